@@ -1,7 +1,7 @@
 """What backbones receive of the text: token sequences and pooled vectors of an ordered set of frozen encoders."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -11,6 +11,14 @@ class Text(NamedTuple):
 
     tokens: tuple[Tensor, ...]  # [B, L_i, D_i]
     pooled: tuple[Tensor, ...]  # [B, P_i]; P_i may be 0
+
+    def rows(self, index: slice | Tensor) -> "Text":
+        """The text of some of the samples."""
+        return Text(tuple(x[index] for x in self.tokens), tuple(x[index] for x in self.pooled))
+
+    def to(self, *args: Any) -> "Text":
+        """As Tensor.to, on every tensor."""
+        return Text(tuple(x.to(*args) for x in self.tokens), tuple(x.to(*args) for x in self.pooled))
 
 
 @dataclass(frozen=True)
