@@ -1,0 +1,99 @@
+"""A formulation: the record of a few numbers per sample that training, validation and sampling share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowzoo.formulation import limits
+from flowzoo.formulation.schedule import SIGMA_MAX, Schedule, State
+from flowzoo.formulation.target import Target
+from flowzoo.formulation.timestep import TimestepSampler, Uniform
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """float64 tensors of one shape [..., B] (or [] for a single solver node)."""
+
+    t: Tensor  # 0 = data, 1 = noise
+    a: Tensor  # z = a x0 + b eps
+    b: Tensor
+    da: Tensor  # derivatives in t: flow velocity = da x0 + db eps
+    db: Tensor
+    p: Tensor  # training target y = p x0 + q eps
+    q: Tensor
+    c_in: Tensor  # the network sees c_in z
+    label: Tensor  # for the time embedding, 0..1000
+    weight: Tensor  # loss = weight * mean((net - y)^2)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Coefficients":
+        return Coefficients(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    def image(self) -> "Coefficients":
+        """With three trailing singleton axes, to broadcast against [..., B, C, H, W]."""
+        return self._map(lambda x: x[..., None, None, None])
+
+    def to(self, *args: Any, **kwargs: Any) -> "Coefficients":
+        """As Tensor.to, on every field."""
+        return self._map(lambda x: x.to(*args, **kwargs))
+
+    def __getitem__(self, index: Any) -> "Coefficients":
+        return self._map(lambda x: x[index])
+
+    def z(self, x0: Tensor, eps: Tensor) -> Tensor:
+        # paper eq. 2
+        return self.a * x0 + self.b * eps
+
+    def target(self, x0: Tensor, eps: Tensor) -> Tensor:
+        return self.p * x0 + self.q * eps
+
+    def velocity(self, x0: Tensor, eps: Tensor) -> Tensor:
+        # paper eq. 10
+        return self.da * x0 + self.db * eps
+
+    @property
+    def determinant(self) -> Tensor:
+        """Of z, y as functions of x0, eps; where it is 0, they cannot be recovered."""
+        return self.a * self.q - self.b * self.p
+
+    def decode(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(x0, eps) from the state and the network's output: the inverse of [[a, b], [p, q]]."""
+        det = self.determinant
+        return (self.q * z - self.b * y) / det, (self.a * y - self.p * z) / det
+
+
+class Formulation:
+    """schedule x target x timestep sampler. ValueError where the schedule is the law and the sampler not Uniform."""
+
+    def __init__(self, schedule: Schedule, target: Target, sampler: TimestepSampler) -> None:
+        if schedule.fixed_law and not isinstance(sampler, Uniform):
+            name, other = type(schedule).__name__, type(sampler).__name__
+            raise ValueError(limits.no_other_law(name, other))
+        self.schedule, self.target, self.sampler = schedule, target, sampler
+        self.sigma_start = schedule.sigma_start
+        # eps where a = 0 says nothing about x0: such a path starts where EDM does
+        if not (self.at_sigma(self.sigma_start).determinant.abs() > 0).all():
+            self.sigma_start = min(self.sigma_start, SIGMA_MAX)
+
+    def coefficients(self, u: Tensor) -> Coefficients:
+        """For training: u [..., B] uniform, strictly inside (0, 1)."""
+        return self._record(self.schedule.at_t(self.schedule.training_time(self.sampler.quantile(u.double()))))
+
+    def at_t(self, t: Tensor | float) -> Coefficients:
+        """For validation: any t in [0, 1]."""
+        return self._record(self.schedule.at_t(torch.as_tensor(t, dtype=torch.float64)))
+
+    def at_sigma(self, sigma: Tensor | float) -> Coefficients:
+        """Solver nodes: sigma = b/a from 0 to infinity (a = 0), as far as the schedule reaches."""
+        return self._record(self.schedule.at_sigma(torch.as_tensor(sigma, dtype=torch.float64)))
+
+    def density(self, t: Tensor) -> Tensor:
+        """Of the drawn t."""
+        return self.sampler.density(t)
+
+    def _record(self, s: State) -> Coefficients:
+        p, q = self.target.row(s)
+        c_in, label, weight = self.target.c_in(s), self.schedule.label(s), self.target.weight(s)
+        return Coefficients(*torch.broadcast_tensors(*s, p, q, c_in, label, weight))

@@ -1,0 +1,262 @@
+"""The paper's names of formulations, both ways, and the check of their configs; without torch.
+
+A config is what Hydra composes: path = {schedule: {_target_, ...}, target: {_target_, ...}}, sampler = {_target_, ...}.
+Names: `rf/lognorm(0.00,1.00)`, `edm(-1.20,1.20)`, `v/cos`; else `target/schedule[/sampler]`: `x0/rf/mode(0.50)`.
+A sigma_data other than 0.5 is said at the network's word: `edm(-1.20,1.20,sigma_data=data)`, `edm(sigma_data=data)/rf`.
+A class from outside the package is named by its class and parameters.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from flowzoo.formulation import limits
+
+Config = Mapping[str, Any]
+
+
+def _check_sigma_data(value: Any) -> None:
+    if value != "data":  # the measured deviation, put in where the data are known
+        limits.check_sigma_data(value)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A schedule, target or sampler of this package: its word in names, its class, its parameters with their checks."""
+
+    word: str
+    target: str
+    parameters: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
+    # of schedules, as the classes say
+    fixed_law: bool = False
+    euler_t: bool = True
+    uniform_t: bool = True
+
+
+_P = {"P_m": limits.check_P_m, "P_s": limits.check_P_s}
+_MODULE = "flowzoo.formulation."
+SCHEDULES = {
+    part.target: part
+    for part in (
+        Part("rf", _MODULE + "schedule.RF"),
+        Part("cos", _MODULE + "schedule.Cosine"),
+        Part("linear", _MODULE + "schedule.LDMLinear"),
+        Part("ddpm_linear", _MODULE + "schedule.DDPMLinear"),
+        Part("edm", _MODULE + "schedule.EDM", _P, fixed_law=True, euler_t=False, uniform_t=False),
+        Part("edm_rf", _MODULE + "schedule.EDMRF", fixed_law=True, euler_t=False),
+        Part("edm_cos", _MODULE + "schedule.EDMCosine", fixed_law=True, euler_t=False),
+    )
+}
+TARGETS = {
+    part.target: part
+    for part in (
+        Part("velocity", _MODULE + "target.Velocity"),
+        Part("eps", _MODULE + "target.Eps"),
+        Part("v", _MODULE + "target.V"),
+        Part("x0", _MODULE + "target.X0"),
+        Part("F", _MODULE + "target.F", {"sigma_data": _check_sigma_data}),
+    )
+}
+SAMPLERS = {
+    part.target: part
+    for part in (
+        Part("uniform", _MODULE + "timestep.Uniform"),
+        Part("lognorm", _MODULE + "timestep.LogitNormal", {"m": limits.check_lognorm_m, "s": limits.check_lognorm_s}),
+        Part("mode", _MODULE + "timestep.Mode", {"s": limits.check_mode_s}),
+        Part("cosmap", _MODULE + "timestep.CosMap"),
+    )
+}
+MODE_S = tuple(-1 + 2.75 * i / 6 for i in range(7))  # paper sec. 5.1.1; its printed values are rounded
+_ROUNDED = {f"{s:.2f}": s for s in MODE_S}
+
+
+def number(value: float) -> str:
+    """Two decimals, or as many digits as the value needs."""
+    short = f"{value + 0.0:.2f}"  # + 0.0: one name for 0 and -0
+    return short if float(short) == value else repr(float(value))
+
+
+def _mode_number(s: float) -> str:
+    """The paper's rounded values keep their two decimals, so 0.83 itself is 0.830."""
+    if s in MODE_S:
+        return f"{s:.2f}"
+    return f"{s:.3f}" if number(s) in _ROUNDED else number(s)
+
+
+def _target(part: Config) -> str:
+    try:
+        return str(part["_target_"])
+    except (KeyError, TypeError):
+        raise ValueError(f"{part!r} names no class: it has no _target_") from None
+
+
+def _words(part: Config, known: Mapping[str, Part]) -> tuple[str, list[str]]:
+    """The word of a part and its arguments as printed."""
+    values = {key: value for key, value in part.items() if not key.startswith("_")}
+    target = _target(part)
+    if target not in known:
+        shown = {
+            key: number(v) if isinstance(v, int | float) and not isinstance(v, bool) else str(v)
+            for key, v in values.items()
+        }
+        return target.rpartition(".")[2], [f"{key}={value}" for key, value in sorted(shown.items())]
+    word = known[target].word
+    if word == "F":
+        sd = values["sigma_data"]
+        return word, [] if sd == 0.5 else [f"sigma_data={sd if isinstance(sd, str) else number(sd)}"]
+    printed = _mode_number if word == "mode" else number
+    return word, [printed(values[key]) for key in known[target].parameters]
+
+
+def _call(word: str, arguments: list[str]) -> str:
+    return f"{word}({','.join(arguments)})" if arguments else word
+
+
+def variant_name(path: Config, sampler: Config) -> str:
+    """The printed name of a formulation's config, one to one; `check` says whether there is such a formulation."""
+    schedule, target = _words(path["schedule"], SCHEDULES), _words(path["target"], TARGETS)
+    own = _target(path["schedule"]) in SCHEDULES and _target(path["target"]) in TARGETS
+    if own and (target[0], schedule[0]) == ("velocity", "rf"):
+        parts = ["rf"]
+    elif own and target[0] == "F" and schedule[0] == "edm":
+        parts = [_call("edm", schedule[1] + target[1])]
+    elif own and target[0] == "F" and SCHEDULES[path["schedule"]["_target_"]].fixed_law:
+        parts = [_call("edm", target[1]), schedule[0].removeprefix("edm_")]
+    else:
+        parts = [_call(*target), _call(*schedule)]
+    law = _words(sampler, SAMPLERS)
+    if _target(sampler) not in SAMPLERS or law[0] != "uniform":
+        parts.append(_call(*law))
+    return "/".join(parts)
+
+
+def file_name(name: str) -> str:
+    """`rf/lognorm(0.00,1.00)` -> `rf_lognorm_0.00_1.00`; one to one for this package's parts, and idempotent."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name.replace("sigma_data=", "sd-").replace("=", "-")).strip("_")
+
+
+def family(name: str) -> str:
+    """A printed name without its numbers: rf/lognorm, rf/mode, rf, edm, eps/linear, ..."""
+    return re.sub(r"\([^)]*\)", "", name)
+
+
+def _config(parts: Mapping[str, Part], word: str, *values: float | str) -> dict[str, Any]:
+    part = next(part for part in parts.values() if part.word == word)
+    return {"_target_": part.target, **dict(zip(part.parameters, values, strict=True))}
+
+
+_N = r"(-?\d[\d.]*(?:e[+-]?\d+)?)"
+_SD = r"(?:_sd-(data|[\d.]+(?:e[+-]?\d+)?))?"
+_GRAMMAR = re.compile(
+    rf"(?:(?P<rf>rf)|(?P<edm>edm)(?:_(?P<P_m>{_N})_(?P<P_s>{_N}))?(?P<sd>{_SD})(?:_(?P<law>rf|cos))?"
+    rf"|(?P<target>velocity|eps|v|x0|F)(?P<F_sd>{_SD})_(?:(?P<schedule>rf|cos|linear|ddpm_linear|edm_rf|edm_cos)"
+    rf"|edm_(?P<free_P_m>{_N})_(?P<free_P_s>{_N})))"
+    rf"(?:_lognorm_(?P<m>{_N})_(?P<s>{_N})|_mode_(?P<mode>{_N})|_(?P<cosmap>cosmap))?"
+)
+
+
+def parse(name: str) -> dict[str, Any]:
+    """A printed or file name of this package's parts -> {path, sampler} configs. Raises ValueError for any other."""
+    found = _GRAMMAR.fullmatch(file_name(name))
+    g = found.groupdict() if found else {}
+    if not g or (g["edm"] and bool(g["P_m"]) == bool(g["law"])) or (g["F_sd"] and g["target"] != "F"):
+        raise ValueError(f"{name!r} is not the name of a formulation; {_suggest(name)}")
+    if g["rf"]:
+        schedule, target = _config(SCHEDULES, "rf"), _config(TARGETS, "velocity")
+    else:
+        word = f"edm_{g['law']}" if g["law"] else g["schedule"]
+        P = [float(g[key]) for key in ("P_m", "P_s", "free_P_m", "free_P_s") if g[key]]
+        schedule = _config(SCHEDULES, word) if word else _config(SCHEDULES, "edm", *P)
+        sd = (g["sd"] or g["F_sd"] or "_sd-0.5").removeprefix("_sd-")
+        values = [sd if sd == "data" else float(sd)] if g["edm"] or g["target"] == "F" else []
+        target = _config(TARGETS, g["target"] or "F", *values)
+    if g["m"]:
+        sampler = _config(SAMPLERS, "lognorm", float(g["m"]), float(g["s"]))
+    elif g["mode"]:
+        sampler = _config(SAMPLERS, "mode", _ROUNDED.get(g["mode"], float(g["mode"])))
+    else:
+        sampler = _config(SAMPLERS, "cosmap" if g["cosmap"] else "uniform")
+    config = {"path": {"schedule": schedule, "target": target}, "sampler": sampler}
+    check(config["path"], config["sampler"])
+    return config
+
+
+def _suggest(name: str) -> str:
+    near = get_close_matches(name, TABLE, n=3)
+    return "`python -m sweeps list sd3_61` prints the paper's 61" + (f"; near: {', '.join(near)}" if near else "")
+
+
+def check(path: Config, sampler: Config) -> None:
+    """Raise ValueError for parameters unknown, missing or out of range, and for a law that the path does not take.
+
+    Classes from outside the package pass: their constructors know their ranges.
+    """
+    for place, part, known in (
+        ("path.schedule", path["schedule"], SCHEDULES),
+        ("path.target", path["target"], TARGETS),
+        ("sampler", sampler, SAMPLERS),
+    ):
+        target = _target(part)
+        if target not in known:
+            if target.startswith("flowzoo."):
+                raise ValueError(f"{place}._target_ = {target} does not exist; allowed: {', '.join(known)}")
+            continue
+        parameters = known[target].parameters
+        given = {key for key in part if not key.startswith("_")}
+        if given != set(parameters):
+            allowed = ", ".join(parameters) or "none"
+            raise ValueError(
+                f"{place} has the parameters {', '.join(sorted(given)) or 'none'}; {target} takes: {allowed}"
+            )
+        for key, check_value in parameters.items():
+            check_value(part[key])
+    schedule = SCHEDULES.get(_target(path["schedule"]))
+    if schedule and schedule.fixed_law and _target(sampler) != _MODULE + "timestep.Uniform":
+        raise ValueError(limits.no_other_law(schedule.word, _call(*_words(sampler, SAMPLERS))))
+
+
+def check_solver(solver: Config, path: Config) -> None:
+    """Raise ValueError if a solver's config {rule, grid, shift} is out of range or does not fit the path."""
+    limits.check_shift(solver["shift"])
+    schedule = SCHEDULES.get(_target(path["schedule"]))
+    if schedule and not schedule.euler_t and _target(solver["rule"]) == "flowzoo.sampling.solver.EulerT":
+        raise ValueError(limits.no_euler_t(schedule.word))
+    if schedule and not schedule.uniform_t and _target(solver["grid"]) == "flowzoo.sampling.grid.UniformT":
+        raise ValueError(limits.no_uniform_t(schedule.word))
+
+
+def _paper() -> list[str]:
+    """The 61 in the order of paper sec. 5.1.1."""
+    return [
+        *("eps/linear", "v/linear", "eps/cos", "v/cos"),
+        *("rf", *(f"rf/mode({_mode_number(s)})" for s in sorted((*MODE_S, 1.0)))),
+        *(f"rf/lognorm({m:.2f},{s:.2f})" for m in (-1, -0.5, 0, 0.5, 1) for s in (0.2, 0.6, 1.0, 1.4, 1.8, 2.2)),
+        "rf/cosmap",
+        *(f"edm({P_m:.2f},{P_s:.2f})" for P_m in (-1.2, -0.6, 0, 0.6, 1.2) for P_s in (0.6, 1.2, 1.8)),
+        *("edm/rf", "edm/cos"),
+    ]
+
+
+TABLE: dict[str, dict[str, Any]] = {name: parse(name) for name in _paper()}
+
+
+def register_variants() -> None:
+    """Put the 61 into Hydra's ConfigStore as options of the group `variant`, by file name."""
+    from hydra.core.config_store import ConfigStore
+
+    for name, config in TABLE.items():
+        schedule, sampler = config["path"]["schedule"], config["sampler"]
+        node = {
+            "defaults": [
+                {"override /path": file_name(family(name.partition("/")[0] if name.startswith("rf") else name))},
+                {"override /sampler": SAMPLERS[sampler["_target_"]].word},
+                "_self_",
+            ],
+            "path": {"schedule": {key: value for key, value in schedule.items() if key != "_target_"}},
+            "sampler": {key: value for key, value in sampler.items() if key != "_target_"},
+        }
+        ConfigStore.instance().store(
+            group="variant", name=file_name(name), node=node, package="_global_", provider="flowzoo"
+        )

@@ -1,0 +1,89 @@
+"""Timestep samplers: increasing quantile functions u -> t with their densities (paper sec. 3.1).
+
+Parameters are numbers, or tensors with a leading variant axis: [V, 1] against u of [B] or [V, B]. All variants share u.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowzoo.formulation import limits
+
+
+class TimestepSampler(ABC):
+    """What a timestep sampler has to say; derive from it to add one."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor) -> Tensor:
+        """t for float64 u strictly inside (0, 1), increasing in u."""
+
+    @abstractmethod
+    def density(self, t: Tensor) -> Tensor:
+        """pi(t) = du/dt for float64 t strictly inside (0, 1)."""
+
+
+class Uniform(TimestepSampler):
+    def quantile(self, u: Tensor) -> Tensor:
+        return u
+
+    def density(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class LogitNormal(TimestepSampler):
+    """logit t ~ N(m, s^2), s > 0. Negative m leans towards data, positive towards noise."""
+
+    def __init__(self, m: float | Tensor, s: float | Tensor) -> None:
+        limits.check_lognorm_m(m)
+        limits.check_lognorm_s(s)
+        self.m, self.s = m, s
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(self.m + self.s * torch.special.ndtri(u))
+
+    def density(self, t: Tensor) -> Tensor:
+        n = (torch.logit(t) - self.m) / self.s
+        # paper eq. 19
+        return torch.exp(-(n**2) / 2) / (self.s * math.sqrt(2 * math.pi) * t * (1 - t))
+
+
+class Mode(TimestepSampler):
+    """Heavy-tailed, -1 <= s <= 2/(pi-2): positive s favours the middle, negative s the ends, s = 0 is uniform."""
+
+    def __init__(self, s: float | Tensor) -> None:
+        limits.check_mode_s(s)
+        self.s = s
+
+    def quantile(self, u: Tensor) -> Tensor:
+        # paper eq. 20 at 1 - u: the same law, increasing in u
+        return u + self.s * (u - torch.sin(math.pi / 2 * u) ** 2)
+
+    def density(self, t: Tensor) -> Tensor:
+        """No closed form: the quantile function is inverted to 1e-12 by Newton's method inside a shrinking bracket."""
+        low = torch.zeros_like(t + 0 * self.s)
+        high = torch.ones_like(low)
+        u = t + low
+        for _ in range(60):
+            excess = self.quantile(u) - t
+            low, high = torch.where(excess < 0, u, low), torch.where(excess > 0, u, high)
+            newton = u - excess / self._slope(u)
+            u = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+        return 1 / self._slope(u)
+
+    def _slope(self, u: Tensor) -> Tensor:
+        return 1 + self.s * (1 - math.pi / 2 * torch.sin(math.pi * u))
+
+
+class CosMap(TimestepSampler):
+    """Gives rf the log-SNR law of the cosine schedule."""
+
+    def quantile(self, u: Tensor) -> Tensor:
+        # paper eq. 21, 1 - 1/(tan(pi u/2) + 1), as sin/(sin + cos): exact in both tails
+        sin, cos = torch.sin(math.pi / 2 * u), torch.sin(math.pi / 2 * (1 - u))
+        return sin / (sin + cos)
+
+    def density(self, t: Tensor) -> Tensor:
+        # paper eq. 22
+        return 2 / (math.pi - 2 * math.pi * t + 2 * math.pi * t**2)

@@ -1,0 +1,45 @@
+"""Classifier-free guidance around a backbone, as the network that a solver calls."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flowzoo.encoders.text import Text
+from flowzoo.formulation.formulation import Coefficients
+from flowzoo.sampling.solver import Net
+
+
+def guided(backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null: Text | None, scale: float) -> Net:
+    """uncond + scale (cond - uncond) on all channels, both in one forward of 2B.
+
+    `text` and `null` have the batch size of z. Scale 1 is the conditional network alone and 0 the unconditional one,
+    without a second pass. The records may hold one value for all, [], or one a sample, [B, 1, 1, 1]. The result has z's
+    dtype. Raises ValueError where `null` is needed and None.
+    """
+
+    def inputs(z: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        return c.c_in * z, c.label.float().reshape(-1).expand(len(z))
+
+    def single(text: Text) -> Net:
+        return lambda z, c: backbone(*inputs(z, c), text).to(z.dtype)
+
+    if scale == 1:
+        return single(text)
+    if null is None:
+        raise ValueError(f"guidance scale {scale} needs the null text")
+    if scale == 0:
+        return single(null)
+
+    both = Text(
+        tuple(torch.cat(pair) for pair in zip(text.tokens, null.tokens, strict=True)),
+        tuple(torch.cat(pair) for pair in zip(text.pooled, null.pooled, strict=True)),
+    )
+
+    def net(z: Tensor, c: Coefficients) -> Tensor:
+        z_in, label = inputs(z, c)
+        cond, uncond = backbone(torch.cat([z_in, z_in]), torch.cat([label, label]), both).to(z.dtype).chunk(2)
+        # Ho and Salimans 2022, eq. 6, with scale = 1 + w
+        return uncond + scale * (cond - uncond)
+
+    return net
