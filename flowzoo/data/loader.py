@@ -1,0 +1,209 @@
+"""Training batches as a function of (seed, step): the same from each cache, after a resume, on any number of ranks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import Protocol
+
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from flowzoo.data.memory import free_memory, gib
+from flowzoo.data.source import Source
+from flowzoo.data.textcache import Encoders, TextCache, encode
+from flowzoo.encoders.text import Text
+from flowzoo.randomness import generator
+
+_CHUNK = 1024  # images decoded at once into the device cache
+_ROOM = 0.8  # share of the free memory that the device cache may take
+_PREFETCH = 4  # batches that a worker keeps ready
+
+
+@dataclass
+class Batch:
+    images: Tensor  # uint8 [B, C, H, W], on the device
+    text: Text  # float32, on the device
+    captions: list[str] | None = None  # where they are at hand
+
+
+class Plan:
+    """Which image, with which of its captions, stands at each of this rank's B = batch_size / world places of a batch.
+
+    Epochs are permutations drawn from (seed, epoch) and laid end to end; batch k is places k * batch_size onward.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if batch_size < 1 or batch_size % world:
+            raise ValueError(
+                f"batch_size={batch_size} must be a positive multiple of the {world} processes that share it"
+            )
+        if not 0 <= rank < world:
+            raise ValueError(f"rank={rank} is out of range; allowed: 0 to {world - 1}")
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self._share = batch_size // world
+        self._start = rank * self._share
+        self._orders: dict[int, Tensor] = {}
+
+    def indices(self, step: int) -> Tensor:
+        """int64 [B]."""
+        start = step * self.batch_size + self._start
+        stop = start + self._share
+        parts = []
+        while start < stop:
+            epoch, place = divmod(start, self.images)
+            parts.append(self._order(epoch)[place : place + stop - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def draws(self, step: int) -> Tensor:
+        """int64 [B] in 0..2^31 - 1: image i gets its caption number `draw mod alternatives`."""
+        all_ranks = torch.randint(0, 2**31, (self.batch_size,), generator=generator(self.seed, step, "caption"))
+        return all_ranks[self._start : self._start + self._share]
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            while len(self._orders) > 1:  # a batch may span two epochs
+                del self._orders[min(self._orders)]
+            self._orders[epoch] = torch.randperm(self.images, generator=generator(self.seed, epoch, "order"))
+        return self._orders[epoch]
+
+
+class Cache(Protocol):
+    def at(self, step: int) -> Batch: ...
+
+    def iterate(self, start_step: int) -> Iterator[Batch]: ...
+
+
+class Resident:
+    """`cache=device`: the whole split as one uint8 tensor on the device, decoded once; a batch is a look-up.
+
+    Raises ValueError, with the sizes, where the split does not fit.
+    """
+
+    def __init__(self, source: Source, encoders: Encoders, plan: Plan, device: torch.device, workers: int) -> None:
+        shape = (len(source), source.channels, source.image_size, source.image_size)
+        need, free = torch.Size(shape).numel(), free_memory(device)
+        if need > _ROOM * free:
+            raise ValueError(
+                f"data.cache=device needs {gib(need)} for {len(source)} images of {source.name}, "
+                f"but {device} has {gib(free)} free, of which it takes {_ROOM:.0%} at most; use data.cache=none"
+            )
+        self._plan = plan
+        self._images = torch.empty(shape, dtype=torch.uint8, device=device)
+        for start in track(range(0, len(source), _CHUNK), f"images of {source.name}", transient=True):
+            chunk = range(start, min(start + _CHUNK, len(source)))
+            self._images[start : chunk.stop] = torch.from_numpy(source.images(chunk))
+        self._text = TextCache(source, encoders, device)
+
+    def at(self, step: int) -> Batch:
+        # One small copy a step; everything else is looked up on the device.
+        both = torch.stack([self._plan.indices(step), self._plan.draws(step)])
+        indices, draws = both.to(self._images.device, non_blocking=True)
+        return Batch(self._images.index_select(0, indices), self._text.at(indices, draws))
+
+    def iterate(self, start_step: int) -> Iterator[Batch]:
+        return map(self.at, count(start_step))
+
+
+class Streamed:
+    """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
+
+    def __init__(self, source: Source, encoders: Encoders, plan: Plan, device: torch.device, workers: int) -> None:
+        self._device = device
+        self._steps = _Steps(source, plan)
+        self._encoders = encoders
+        self._workers = workers
+
+    def at(self, step: int) -> Batch:
+        return self._finish(self._steps[step])
+
+    def iterate(self, start_step: int) -> Iterator[Batch]:
+        loader = DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=count(start_step),
+            num_workers=self._workers,
+            prefetch_factor=_PREFETCH if self._workers else None,
+            pin_memory=self._device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+        return map(self._finish, loader)
+
+    def _finish(self, loaded: "tuple[Tensor, list[str]] | ValueError") -> Batch:
+        if isinstance(loaded, ValueError):
+            raise loaded
+        images, captions = loaded
+        return Batch(
+            images.to(self._device, non_blocking=True), encode(self._encoders, captions, self._device), captions
+        )
+
+
+class _Steps(Dataset[tuple[Tensor, list[str]] | ValueError]):
+    """What loader processes do: step -> images and captions, or the mistake, whose message a traceback would bury."""
+
+    def __init__(self, source: Source, plan: Plan) -> None:
+        self._source = source
+        self._plan = plan
+
+    def __getitem__(self, step: int) -> tuple[Tensor, list[str]] | ValueError:
+        indices = self._plan.indices(step).tolist()
+        try:
+            images = torch.from_numpy(self._source.images(indices))
+        except ValueError as error:
+            return error
+        alternatives = map(self._source.captions, indices)
+        draws = self._plan.draws(step).tolist()
+        return images, [texts[draw % len(texts)] for texts, draw in zip(alternatives, draws, strict=True)]
+
+
+CACHES: dict[str, Callable[[Source, Encoders, Plan, torch.device, int], Cache]] = {"device": Resident, "none": Streamed}
+
+
+class Batches:
+    """The training batches of one split, from either cache; `wait` counts the seconds spent waiting for them.
+
+    batch_size is that of all `world` ranks together; a rank gets its slice.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        encoders: Encoders,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        cache: str = "device",
+        workers: int = 4,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if cache not in CACHES:
+            raise ValueError(f"data.cache={cache!r} is not known; allowed: {', '.join(CACHES)}")
+        if workers < 0:
+            raise ValueError(f"data.workers={workers} is out of range; allowed: 0 or more")
+        plan = Plan(len(source), batch_size, seed, rank, world)
+        self._cache = CACHES[cache](source, encoders, plan, torch.device(device), workers)
+        self.wait = 0.0
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step, loaded now."""
+        began = perf_counter()
+        batch = self._cache.at(step)
+        self.wait += perf_counter() - began
+        return batch
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """Batches of start_step, start_step + 1, ... without end, prefetched where that helps."""
+        batches = self._cache.iterate(start_step)
+        while True:
+            began = perf_counter()
+            batch = next(batches)
+            self.wait += perf_counter() - began
+            yield batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()

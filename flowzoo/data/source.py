@@ -1,0 +1,60 @@
+"""One split of a captioned image set, whatever it is read from, and the statistics of its pixels."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+MEASURED = 10_000  # images that `measure` looks at
+
+
+class Source(Protocol):
+    """One split ("train" or "val") of a captioned image set, in random access."""
+
+    @property
+    def name(self) -> str:
+        """The data set's name in folders and rows of results."""
+
+    @property
+    def image_size(self) -> int:
+        """H = W, pixels."""
+
+    @property
+    def channels(self) -> int:
+        """C of the images."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the images of the split, not with the place they are kept in."""
+
+    def __len__(self) -> int:
+        """Number of images in the split."""
+
+    def images(self, indices: Sequence[int]) -> np.ndarray:
+        """The images as uint8 [n, C, H, W]."""
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The alternatives that training draws from, uniformly."""
+
+    def prompt(self, index: int) -> str:
+        """The caption under which evaluation samples (val split)."""
+
+
+def check_split(split: str) -> str:
+    if split not in ("train", "val"):
+        raise ValueError(f"split={split!r} is not a split; allowed: train, val")
+    return split
+
+
+def measure(source: Source) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel in 0..1 pixel units, over at most 10,000 evenly spaced images."""
+    n = min(len(source), MEASURED)
+    indices = np.arange(n) * len(source) // n
+    total = np.zeros(source.channels)
+    squares = np.zeros(source.channels)
+    for chunk in np.array_split(indices, -(-n // 500)):
+        x = source.images(chunk.tolist()).astype(np.float64) / 255
+        total += x.mean((2, 3)).sum(0)
+        squares += (x * x).mean((2, 3)).sum(0)
+    mean = total / n
+    return mean.tolist(), np.sqrt(squares / n - mean * mean).tolist()
