@@ -36,6 +36,7 @@ def _planes(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.float32)[..., None, None]
 
 
+# No shape reaches beyond 1.04 radii along x or y, so that neighbours do not touch.
 # Signed distance to the outline, negative inside, in radii, of x [m, 1, W] and y [m, H, 1] from the middle, y down.
 
 
@@ -52,18 +53,18 @@ def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Apex (0, -1.05), base from (-1.1, 0.85) to (1.1, 0.85); a side's outward normal is (1.9, -1.1) / 2.195.
-    return np.maximum(y - 0.85, (1.9 * abs(x) - 1.1 * (y + 1.05)) / 2.195)
+    # Apex (0, -1), base from (-1.04, 0.85) to (1.04, 0.85); a side's outward normal is (1.85, -1.04) / 2.122.
+    return np.maximum(y - 0.85, (1.85 * abs(x) - 1.04 * (y + 1)) / 2.122)
 
 
 def _diamond(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Taller than wide: with the corners (0.85, 0) and (0, 1.1).
-    return (1.1 * abs(x) + 0.85 * abs(y) - 0.85 * 1.1) / 1.39
+    # Taller than wide, with the corners (0.82, 0) and (0, 1.04).
+    return (1.04 * abs(x) + 0.82 * abs(y) - 0.82 * 1.04) / 1.324
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Folded into half a point: the edge runs from the tip (1.1, 0) to the notch at 36 degrees and radius 0.5.
-    tip, notch, half = 1.1, 0.5, np.pi / 5
+    # Folded into half a point: the edge runs from the tip (1.04, 0) to the notch at 36 degrees and radius 0.5.
+    tip, notch, half = 1.04, 0.48, np.pi / 5
     angle = abs((np.arctan2(x, -y) + half) % (2 * half) - half)
     along, across = np.cos(angle), np.sin(angle)
     ex, ey = notch * np.cos(half) - tip, notch * np.sin(half)

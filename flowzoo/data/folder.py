@@ -44,8 +44,9 @@ class Folder:
     """One split of images in class folders; the class is the folder a file lies in.
 
     `path` holds train and `val_path` val; without `val_path` a share `val_fraction` of `path` is val, chosen by a hash
-    of each file's name. `names` renames classes and gives synonyms ({"n01440764": ["tench", "Tinca tinca"]}): each is one
-    caption alternative, the first makes the prompt. A class without an entry goes by its folder's name, _ read as a space.
+    of each file's name. `names` renames classes and gives synonyms ({"n01440764": ["tench", "Tinca tinca"]}): each is
+    one caption alternative, the first makes the prompt. A class without an entry goes by its folder's name, _ read as
+    a space.
 
     Images are read as RGB, the centred square is resized to image_size, antialiased. An unreadable image is replaced by
     the next readable one of its class, so that captions stay true, and named in the log; CorruptImages above 1 %.

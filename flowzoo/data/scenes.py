@@ -36,7 +36,7 @@ TINT = 10.0  # largest deviation of a colour's channel from the table
 
 _RADIUS = np.array([[0.135, 0.15], [0.20, 0.22]])  # of SIZES, lowest and highest
 _STEP = 0.25  # from the middle to where objects stand
-_JITTER = 0.03
+_JITTER = 0.02
 _DRIFT = 0.10  # of a pair, across the axis on which it stands
 _GROUPED = 0.25  # share of scenes of several objects whose objects are all alike
 _TEXTURE = np.cumsum([0.3, 0.25, 0.15, 0.15])  # the rest is grainy
@@ -68,9 +68,7 @@ class Scenes:
     shape: np.ndarray  # [n, 3] into SHAPES
     colour: np.ndarray  # [n, 3] into COLOURS, distinct unless grouped
     size: np.ndarray  # [n, 3] into SIZES
-    direction: (
-        np.ndarray
-    )  # [n, 2] x and y in -1, 0, 1: where the first object stands from the middle, and from the others
+    direction: np.ndarray  # [n, 2] x, y in -1, 0, 1: where the first object stands, seen from the middle and the others
     center: np.ndarray  # [n, 3, 2] x, y
     radius: np.ndarray  # [n, 3]
     rgb: np.ndarray  # [n, 3, 3] of the objects, 0..255

@@ -1,0 +1,246 @@
+"""Folders and zips give the same images, captions and fingerprints; broken images are skipped, named and counted."""
+
+import io
+import logging
+import os
+import pickle
+import random
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from flowzoo.data.folder import CorruptImages, Folder, decode
+from flowzoo.data.source import measure
+
+CLASSES = ("cat", "fire_truck", "n0001")
+ROOT = Path(__file__).parents[2]
+CIFAR = Path(os.environ.get("FLOWZOO_CIFAR10", ROOT.parent / "shared/data/cifar10-train.zip"))
+
+
+def encoded(seed: int, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    kinds = (("png", "PNG"), ("JPG", "JPEG"), ("webp", "WEBP"), ("jpeg", "JPEG"))
+    for c, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for i in range(100):
+            suffix, kind = kinds[i % 4]
+            (root / name / f"{i:03}.{suffix}").write_bytes(encoded(100 * c + i, kind))
+    (root / "cat" / "._000.png").write_bytes(b"macOS")
+    (root / "cat" / "notes.txt").write_text("not an image")
+    (root / "loose.png").write_bytes(encoded(999))
+    return root
+
+
+def zipped(directory: Path, target: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    files = [p for p in directory.rglob("*") if p.is_file()]
+    random.Random(0).shuffle(files)
+    with zipfile.ZipFile(target, "w", compression) as archive:
+        for file in files:
+            archive.write(file, file.relative_to(directory).as_posix())
+    return target
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_zip_equals_its_directory(directory: Path, tmp_path: Path, split: str) -> None:
+    path = zipped(directory, tmp_path / "images.zip")
+    a, b = (Folder(split, str(p), image_size=8, val_fraction=0.2) for p in (directory, path))
+    everything = range(len(a))
+    np.testing.assert_array_equal(a.images(everything), b.images(everything))
+    assert [a.captions(i) for i in everything] == [b.captions(i) for i in everything]
+    assert a.fingerprint == b.fingerprint
+    assert a.classes == CLASSES
+    # Threads (many at once), one by one, in any order, in another process: the same.
+    order = np.random.default_rng(0).permutation(len(a))
+    np.testing.assert_array_equal(np.concatenate([b.images([int(i)]) for i in order]), a.images(everything)[order])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(b)).images([3]), a.images([3]))
+
+
+def test_the_hash_split_is_a_partition(directory: Path) -> None:
+    train, val = (Folder(s, str(directory), image_size=8, val_fraction=0.2) for s in ("train", "val"))
+    both = [image.tobytes() for part in (train, val) for image in part.images(range(len(part)))]
+    assert len(both) == len(set(both)) == 300
+    assert 30 < len(val) < 90
+    assert train.fingerprint != val.fingerprint
+
+
+def test_val_path_is_the_val_split(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory / "cat", tmp_path / "val" / "cat")
+    assert len(Folder("train", str(directory), str(tmp_path / "val"))) == 300
+    assert len(Folder("val", str(directory), str(tmp_path / "val"))) == 100
+
+
+def test_captions_rename_and_take_synonyms(directory: Path) -> None:
+    names = {"n0001": ["tench", "Tinca tinca"], "cat": "house cat"}
+    source = Folder("train", str(directory), names=names)
+    captions = {source.captions(i) for i in range(len(source))}
+    assert captions == {
+        ("a photo of a tench", "a photo of a Tinca tinca"),
+        ("a photo of a house cat",),
+        ("a photo of a fire truck",),
+    }
+    assert source.prompt(len(source) - 1) == "a photo of a tench"
+    drawn = Folder("train", str(directory), template="{name}, drawn {badly}")
+    assert drawn.prompt(0) == "cat, drawn {badly}"
+
+
+def test_names_of_absent_classes_are_logged(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Folder("train", str(directory), names={"kat": "cat"})
+    assert "kat" in caplog.text
+
+
+def test_content_changes_the_fingerprint(directory: Path, tmp_path: Path) -> None:
+    def fingerprint() -> str:
+        return Folder("train", str(copy), str(copy), image_size=8).fingerprint
+
+    copy = tmp_path / "images"
+    shutil.copytree(directory, copy)
+    first = fingerprint()
+    assert first == Folder("train", str(directory), str(directory), image_size=8).fingerprint
+    assert first != Folder("train", str(directory), str(directory), image_size=9).fingerprint
+    file = copy / "cat/000.png"
+    data = file.read_bytes()
+    file.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    assert len({first, second := fingerprint()}) == 2
+    file.rename(copy / "cat/0000.png")
+    assert fingerprint() not in (first, second)
+
+
+@pytest.fixture
+def broken(directory: Path, tmp_path: Path) -> Callable[..., Path]:
+    def make(*names: str) -> Path:
+        copy = tmp_path / "broken"
+        shutil.copytree(directory, copy)
+        for name in names:
+            (copy / name).write_bytes((directory / name).read_bytes()[:50])
+        return copy
+
+    return make
+
+
+def test_corrupt_images_give_way_to_the_next_of_their_class(
+    directory: Path, broken: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = broken("cat/005.JPG", "cat/006.webp", "cat/099.jpeg")
+    good = Folder("train", str(directory), str(directory), image_size=8).images(range(300))
+    source = Folder("train", str(path), str(path), image_size=8)
+    with caplog.at_level(logging.WARNING):
+        images = source.images(range(300))
+    expected = good.copy()
+    expected[[5, 6]], expected[99] = good[7], good[0]  # the last of a class gives way to its first
+    np.testing.assert_array_equal(images, expected)
+    assert source.corrupt == 3
+    assert all(name in caplog.text for name in ("cat/005.JPG", "cat/006.webp", "cat/099.jpeg"))
+    caplog.clear()
+    np.testing.assert_array_equal(source.images([5]), expected[5:6])
+    assert not caplog.records  # named once
+
+
+def test_more_than_one_percent_corrupt_stops(broken: Callable[..., Path]) -> None:
+    path = broken("cat/005.JPG", "cat/006.webp", "n0001/000.png", "n0001/099.jpeg")
+    source = Folder("train", str(path), str(path), image_size=8)
+    with pytest.raises(CorruptImages, match=r"4 of the 300 images of .*broken.*1%.*\.(JPG|webp|png|jpeg)"):
+        source.images(range(300))
+
+
+def test_a_class_without_a_readable_image_stops(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "images")
+    (tmp_path / "images/dog").mkdir()
+    (tmp_path / "images/dog/0.png").write_bytes(b"no")
+    source = Folder("train", str(tmp_path / "images"), str(directory))
+    with pytest.raises(CorruptImages, match="'dog'"):
+        source.images([100])
+
+
+def test_a_flipped_bit_in_a_zip_is_corrupt(directory: Path, tmp_path: Path) -> None:
+    path = zipped(directory, tmp_path / "images.zip")
+    data = bytearray(path.read_bytes())
+    content = (directory / "cat/000.png").read_bytes()
+    data[data.index(content) + 10] ^= 1
+    path.write_bytes(data)
+    source = Folder("train", str(path), str(path), image_size=8)
+    np.testing.assert_array_equal(source.images([0]), source.images([1]))
+    assert source.corrupt == 1
+
+
+def test_mistakes_are_named(directory: Path, tmp_path: Path) -> None:
+    def refused(match: str, error: type[Exception] = ValueError, path: Path = directory, **settings: object) -> None:
+        with pytest.raises(error, match=match):
+            Folder(**{"split": "train", "path": str(path), **settings})  # type: ignore[arg-type]
+
+    refused("nowhere", FileNotFoundError, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(r"empty holds no images as <class>/<file>", path=tmp_path / "empty")
+    refused(r"cat holds no images as <class>/<file>", path=directory / "cat")
+    refused("neither a directory nor a readable zip", path=directory / "cat/000.png")
+    refused("zip -0", path=zipped(directory, tmp_path / "deflated.zip", zipfile.ZIP_DEFLATED))
+    refused("split='test'", split="test")
+    refused("image_size=0", image_size=0)
+    refused("template='a photo'", template="a photo")
+    refused("val_fraction=1.5", val_fraction=1.5)
+    refused("the val split of .* is empty", split="val", val_fraction=1e-9)
+    refused("'cat' no name", names={"cat": []})
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("size", [(300, 200), (200, 300)])
+def test_decoding_takes_the_centred_square(kind: str, size: tuple[int, int]) -> None:
+    # A wide gradient along the longer side: its middle 200 pixels remain, and their mean is the middle of the range.
+    ramp = np.linspace(0, 255, 300)[None].repeat(200, 0)
+    pixels = (ramp if size[0] == 300 else ramp.T).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(stream, kind)
+    out = decode(stream.getvalue(), 16).astype(float)
+    assert out.shape == (3, 16, 16)
+    line = out.mean(0).mean(0 if size[0] == 300 else 1)
+    np.testing.assert_allclose(line, 127.5 + (np.arange(16) - 7.5) / 16 * 170, atol=3)
+
+
+def test_resizing_is_antialiased() -> None:
+    fine = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(fine).convert("RGB").save(stream, "PNG")
+    assert np.abs(decode(stream.getvalue(), 32).astype(float) - 127.5).max() < 3
+
+
+def test_the_config_builds_it_and_measure_finds_its_statistics(directory: Path) -> None:
+    cfg = OmegaConf.create({"data": OmegaConf.load(ROOT / "conf/data/folder.yaml")})
+    cfg.data.name = "pets"
+    cfg.data.source.path = cfg.data.source.val_path = str(directory)
+    cfg.data.source.names = {"cat": ["cat", "kitty"]}
+    source = instantiate(cfg.data.source, split="train")
+    assert (source.name, len(source)) == ("pets", 300)
+    assert source.captions(0) == ("a photo of a cat", "a photo of a kitty")
+    mean, std = measure(source)
+    x = source.images(range(300)) / 255
+    np.testing.assert_allclose(mean, x.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, x.std((0, 2, 3)), rtol=1e-9)
+
+
+@pytest.mark.skipif(not CIFAR.exists(), reason=f"CIFAR-10 is not at {CIFAR.name}: set FLOWZOO_CIFAR10 to its zip")
+def test_cifar10_is_read() -> None:
+    source = Folder("train", str(CIFAR), str(CIFAR))
+    assert len(source) == 50_000
+    assert len(source.classes) == 10
+    began = time.perf_counter()
+    images = source.images(range(0, 50_000, 25))
+    print(f"{len(images) / (time.perf_counter() - began):.0f} images/s")
+    assert images.shape == (2000, 3, 32, 32)
+    assert source.corrupt == 0
+    assert source.prompt(0) == "a photo of a airplane"
+    np.testing.assert_allclose(images.mean((0, 2, 3)) / 255, [0.491, 0.482, 0.447], atol=0.01)
