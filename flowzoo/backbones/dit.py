@@ -1,0 +1,43 @@
+"""DiT (Peebles & Xie 2023) with text: one sequence of image and text tokens, one set of weights."""
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.backbones.parts import Conditioning, Final, JointBlock, PatchEmbedding, TextEmbedding, width_and_heads
+from flowzoo.backbones.positions import Grid
+from flowzoo.encoders.text import Text, TextSpec
+
+
+class DiT(nn.Module):
+    """Text tokens are appended to the image tokens and treated alike (the paper's section 5.2.3)."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        image_size: int,
+        text: TextSpec,
+        patch_size: int,
+        depth: int,
+        width: int | None,
+        heads: int | None,
+        qk_norm: bool = True,
+        grid: Grid | None = None,
+    ) -> None:
+        """width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
+        super().__init__()
+        width, heads = width_and_heads(depth, width, heads)
+        self.condition = Conditioning(text, width)
+        self.image = PatchEmbedding(channels, image_size, patch_size, width, grid)
+        self.text = TextEmbedding(text, width)
+        self.blocks = nn.ModuleList(JointBlock(1, width, heads, qk_norm) for _ in range(depth))
+        self.final = Final(channels, patch_size, width)
+
+    def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """z [B, C, H, W], label [B] in 0..1000 -> [B, C, H, W]."""
+        c = self.condition(label, text.pooled)  # [B, D]
+        image = self.image(z)  # [B, N, D]
+        x = torch.cat([image, *self.text(text.tokens)], dim=1)  # [B, N + sum L_i, D]
+        for block in self.blocks:
+            (x,) = block([x], c)
+        return self.final(x[:, : image.shape[1]], c, z)

@@ -1,0 +1,90 @@
+"""MM-DiT, the paper's architecture (section 4, Fig. 2): image and text have their own weights and meet in attention."""
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.backbones.parts import (
+    KV,
+    Conditioning,
+    Final,
+    JointBlock,
+    Modulation,
+    Modules,
+    PatchEmbedding,
+    Stream,
+    TextEmbedding,
+    attend,
+    modulate,
+    width_and_heads,
+)
+from flowzoo.backbones.positions import Grid
+from flowzoo.encoders.text import Text, TextSpec
+
+
+class LastText(nn.Module):
+    """What the last block does to text: offer keys and values. Nothing reads the text tokens after it."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, 2)
+        self.kv = KV(width, heads, qk_norm)
+
+
+class LastBlock(nn.Module):
+    """A joint block that updates the image tokens alone."""
+
+    def __init__(self, n: int, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.image = Stream(width, heads, qk_norm)
+        self.texts = Modules[LastText](LastText(width, heads, qk_norm) for _ in range(n - 1))
+
+    def forward(self, xs: list[Tensor], c: Tensor) -> Tensor:
+        """xs: image, then texts, [B, L_i, D] -> image."""
+        x, *ys = xs
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.image.modulation(c)
+        q, *kv = self.image.qkv(modulate(x, shift, scale))
+        kvs = [kv, *(text.kv(modulate(y, *text.modulation(c))) for text, y in zip(self.texts, ys, strict=True))]
+        k, v = (torch.cat(parts, dim=2) for parts in zip(*kvs, strict=True))
+        x = x + gate * self.image.out(attend(q, k, v))
+        return x + gate_mlp * self.image.mlp(modulate(x, shift_mlp, scale_mlp))
+
+
+class MMDiT(nn.Module):
+    """Two sets of weights; with `split_text` one for the image and one for each encoder (three for two encoders)."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        image_size: int,
+        text: TextSpec,
+        patch_size: int,
+        depth: int,
+        width: int | None,
+        heads: int | None,
+        qk_norm: bool = True,
+        split_text: bool = False,
+        grid: Grid | None = None,
+    ) -> None:
+        """width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
+        super().__init__()
+        width, heads = width_and_heads(depth, width, heads)
+        self.split_text = split_text
+        n = 1 + (len(text.dims) if split_text else 1)
+        self.condition = Conditioning(text, width)
+        self.image = PatchEmbedding(channels, image_size, patch_size, width, grid)
+        self.text = TextEmbedding(text, width)
+        self.blocks = nn.ModuleList(JointBlock(n, width, heads, qk_norm) for _ in range(depth - 1))
+        self.last = LastBlock(n, width, heads, qk_norm)
+        self.final = Final(channels, patch_size, width)
+
+    def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """z [B, C, H, W], label [B] in 0..1000 -> [B, C, H, W]."""
+        c = self.condition(label, text.pooled)  # [B, D]
+        ys = self.text(text.tokens)  # [B, L_i, D] each
+        if not self.split_text:
+            ys = [torch.cat(ys, dim=1)]  # [B, sum L_i, D]
+        xs = [self.image(z), *ys]  # [B, N, D] and the above
+        for block in self.blocks:
+            xs = block(xs, c)
+        return self.final(self.last(xs, c), c, z)
