@@ -1,0 +1,51 @@
+"""The report as Markdown: the same tables, without charts."""
+
+from collections.abc import Sequence
+
+from analysis.paper import CITATION
+from analysis.rank import columns
+from analysis.study import Study, Table
+
+
+def markdown(studies: Sequence[Study], title: str) -> str:
+    """The whole report."""
+    parts = [
+        f"# {title}",
+        "Average front over settings by non-dominated sorting on FID (down) and CLIP score (up); 1 is best. After "
+        f"{CITATION}. The page with charts and samples: report.html.",
+    ]
+    for study in studies:
+        parts += [f"## {study.title}", *(f"> {text}" for text in study.warnings), ranking(study)]
+        if study.spearman:
+            rho, n = study.spearman
+            parts.append(f"Spearman correlation with the paper's order (Table 1): {rho:+.2f}, n = {n}.")
+        if study.ranking.unranked:
+            rows = [(e.variant, e.reason) for e in study.ranking.unranked]
+            parts += ["### Not ranked", table(Table(("Variant", "Why"), rows))]
+        if study.baseline:
+            parts += ["### The untrained network", table(study.baseline)]
+        parts += ["### What was run", "\n".join(f"- {name}: {text}" for name, text in study.protocol)]
+        parts += [table(study.deviations)]
+        if study.extractor:
+            parts += ["### Extractor", "\n".join(f"- {key}: {value}" for key, value in study.extractor.items())]
+        parts += ["### Runs", table(study.status)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def ranking(study: Study) -> str:
+    """The ranking beside the paper's Table 1, whose ranks are among 61 and compare in order only."""
+    names = columns(study.ranking)
+    rows = []
+    for entry in study.ranking.ranked:
+        values = [getattr(entry, name) for name in names]
+        cells = [f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in values]
+        rows.append([*cells, *(f"{r:.2f}" for r in study.paper.get(entry.variant, ()))] + [""] * 3)
+    header = (*names, "paper: all", "paper: 5 steps", "paper: 50 steps")
+    return table(Table(header, [row[: len(header)] for row in rows])) if rows else "No run has scores yet."
+
+
+def table(content: Table) -> str:
+    lines = [content.header, ["---"] * len(content.header), *content.rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )

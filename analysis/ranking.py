@@ -1,0 +1,147 @@
+"""Average rank over settings, as in the paper's Table 1 (sec. 5.1): fronts within each setting, then means."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from analysis.fronts import fronts
+from analysis.results import RUN_LEVEL, Results, Row
+
+Setting = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant: average fronts (1 is best), None where it has no rank or the table has no such setting."""
+
+    variant: str
+    rank_all: float | None
+    rank_5_steps: float | None
+    rank_50_steps: float | None  # at guidance 5 where guidance is a column: what the paper's column must be
+    rank_50_all: float | None
+    n_settings: int  # settings in which the variant has a front, in every seed
+    rank_all_se: float | None  # standard error of rank_all over seeds
+    n_seeds: int
+    reason: str  # why there is no rank; empty for ranked variants
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Entries, ranked ones first, best first; `fronts[seed, setting]` maps every ranked variant to its front."""
+
+    entries: list[Entry]
+    settings: list[Setting]
+    seeds: list[str]
+    fronts: dict[tuple[str, Setting], dict[str, int]]
+
+    @property
+    def ranked(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.reason]
+
+    @property
+    def unranked(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.reason]
+
+
+def rank(results: Results) -> Ranking:
+    """Rank every variant that has a front in all settings of all seeds.
+
+    Rows compete only inside one (seed, setting), and the protocol is part of the setting. A diverged variant takes the
+    last front + 1 in each setting of its data set and backbone that it has no score in. A variant that lacks a setting
+    has no rank: averages over different settings do not compare.
+
+    Raises:
+        ValueError: no row can be ranked.
+    """
+    contenders = [row for row in results.rows if not row.is_baseline]
+    by_setting: dict[tuple[str, Setting], list[Row]] = defaultdict(list)
+    for row in contenders:
+        if row.is_ranked and row.setting is not None:
+            by_setting[row.seed, row.setting].append(row)
+    if not by_setting:
+        raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
+
+    found = {
+        key: dict(zip((r.variant for r in rows), fronts([r.fid for r in rows], [r.clip for r in rows]), strict=True))
+        for key, rows in by_setting.items()
+    }
+    diverged = [row for row in contenders if row.status == "diverged"]
+    for (seed, setting), front in found.items():
+        last = max(front.values())
+        late = {row.variant for row in diverged if row.seed == seed and _belongs(row, setting, results.columns)}
+        front.update({variant: last + 1 for variant in late if variant not in front})
+
+    rows_of: dict[str, list[Row]] = defaultdict(list)
+    for row in contenders:
+        rows_of[row.variant].append(row)
+    order = _Order(results, found)
+    entries = [order.entry(variant, rows) for variant, rows in rows_of.items()]
+    entries.sort(key=lambda e: (e.rank_all is None, e.rank_all or -e.n_settings, e.variant))
+    return Ranking(entries, order.settings, order.seeds, found)
+
+
+def _belongs(row: Row, setting: Setting, columns: tuple[str, ...]) -> bool:
+    """Whether a run of this data set and backbone should have the setting; an empty cell says nothing."""
+    where = dict(zip(columns, setting, strict=True))
+    return all(not own or where.get(name, own) == own for name, own in zip(RUN_LEVEL, row.run_level, strict=True))
+
+
+class _Order:
+    """The settings to average over, and the averages."""
+
+    def __init__(self, results: Results, found: dict[tuple[str, Setting], dict[str, int]]) -> None:
+        self.columns, self.found = results.columns, found
+        self.seeds = sorted({seed for seed, _ in found})
+        self.settings = sorted({setting for _, setting in found})
+        # what a seed was scored in is the same for all its variants, so seeds may differ in their settings
+        self.of_seed = {seed: [s for s in self.settings if (seed, s) in found] for seed in self.seeds}
+
+    def entry(self, variant: str, rows: list[Row]) -> Entry:
+        complete = [
+            setting
+            for setting in self.settings
+            if all(variant in self.found[seed, setting] for seed in self.seeds if (seed, setting) in self.found)
+        ]
+        whole_seeds = [s for s in self.seeds if all(variant in self.found[s, k] for k in self.of_seed[s])]
+        is_ranked = len(complete) == len(self.settings)
+        per_seed = self._means(variant, self.settings) if is_ranked else []
+        many = len(self.seeds) > 1
+        return Entry(
+            variant=variant,
+            rank_all=fmean(per_seed) if per_seed else None,
+            rank_5_steps=self._mean(variant, is_ranked, {"steps": "5"}),
+            rank_50_steps=self._mean(variant, is_ranked, {"steps": "50", "guidance": "5"}),
+            rank_50_all=self._mean(variant, is_ranked, {"steps": "50"}),
+            n_settings=len(complete),
+            rank_all_se=stdev(per_seed) / math.sqrt(len(per_seed)) if many and len(per_seed) > 1 else None,
+            n_seeds=len(whole_seeds),
+            reason="" if is_ranked else self._reason(rows, len(complete), len(whole_seeds)),
+            diverged=any(row.status == "diverged" for row in rows),
+        )
+
+    def _mean(self, variant: str, is_ranked: bool, where: dict[str, str]) -> float | None:
+        if "steps" not in self.columns or not is_ranked:
+            return None
+        # a table without a guidance column has one guidance
+        wanted = [(self.columns.index(name), value) for name, value in where.items() if name in self.columns]
+        means = self._means(variant, [s for s in self.settings if all(s[i] == value for i, value in wanted)])
+        return fmean(means) if means else None
+
+    def _means(self, variant: str, settings: Iterable[Setting]) -> list[float]:
+        """The average front of each seed that has any of the settings."""
+        chosen = list(settings)
+        of_seed = ([self.found[s, k][variant] for k in chosen if (s, k) in self.found] for s in self.seeds)
+        return [fmean(values) for values in of_seed if values]
+
+    def _reason(self, rows: list[Row], n_settings: int, n_seeds: int) -> str:
+        parts = sorted({row.status for row in rows if not row.is_ranked and row.status not in ("", "done")})
+        scored = [row for row in rows if row.setting is not None]
+        if any(not (math.isfinite(row.fid) and math.isfinite(row.clip)) for row in scored):
+            parts.append("fid or clip not finite")
+        parts.append(f"{n_settings} of {len(self.settings)} settings")
+        if len(self.seeds) > 1:
+            parts.append(f"complete in {n_seeds} of {len(self.seeds)} seeds")
+        return ", ".join(parts)

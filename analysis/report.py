@@ -1,0 +1,87 @@
+"""`python -m analysis.report RUNS -o DIR`: the report of a sweep, from its run folders alone."""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.collect import collect, results
+from analysis.markdown import markdown
+from analysis.page import page
+from analysis.rank import as_csv
+from analysis.results import Results
+from analysis.study import GROUP, Study, studies
+
+
+def report(roots: Sequence[Path], folder: Path, title: str | None = None) -> Path:
+    """Write report.html, report.md, ranking.csv and results.csv into `folder`; returns the path of the page.
+
+    Raises:
+        ValueError: no run is found, or two runs claim the same (variant, seed, setting).
+    """
+    runs = collect(roots)
+    rows = results(runs)
+    found = studies(runs, rows)
+    title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
+    written = {
+        "report.html": page(found, title),
+        "report.md": markdown(found, title),
+        "ranking.csv": _rankings(found),
+        "results.csv": _results(rows),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / "report.html"
+
+
+def _rankings(found: Sequence[Study]) -> str:
+    """All rankings in one table, told apart by data set, backbone and protocol."""
+    out = io.StringIO()
+    tables = [(study.key, list(csv.DictReader(io.StringIO(as_csv(study.ranking))))) for study in found]
+    names = dict.fromkeys(name for _, lines in tables for line in lines for name in line)
+    writer = csv.DictWriter(out, [*GROUP, *names], lineterminator="\n")
+    writer.writeheader()
+    for key, lines in tables:
+        writer.writerows({**dict(zip(GROUP, key, strict=True)), **line} for line in lines)
+    return out.getvalue()
+
+
+def _results(rows: Results) -> str:
+    """Every row of every run, the untrained baselines too."""
+    out = io.StringIO()
+    names = dict.fromkeys(name for row in rows.rows if row.setting is not None for name in row.record)
+    names = names or dict.fromkeys(name for row in rows.rows for name in row.record)
+    writer = csv.DictWriter(out, list(names), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(dict(row.record) for row in rows.rows)
+    return out.getvalue()
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog="python -m analysis.report",
+        description="Write the report of runs: one HTML page that opens without a network, Markdown and CSV beside it.",
+    )
+    out.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="folders of runs, searched below")
+    out.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
+    out.add_argument("--title", help="the title; the names of the folders by default")
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a user's mistake is one line on stderr and exit code 2."""
+    args = parser().parse_args(argv)
+    try:
+        path = report(args.runs, args.output, args.title)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Result rows as every part of the analysis sees them: read from CSV, checked, with settings in one spelling."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
+RUN_LEVEL = ("dataset", "backbone")  # known before anything is scored, so a run without scores names these alone
+NUMERIC_SETTING = ("shift", "steps", "guidance")
+REQUIRED = ("variant", "fid", "clip")
+UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scored setting of one run; `setting` is None where a run is named without any score."""
+
+    variant: str
+    seed: str
+    setting: tuple[str, ...] | None
+    run_level: tuple[str, ...]
+    fid: float
+    clip: float
+    status: str
+    source: str
+    record: Mapping[str, str] = field(repr=False)
+
+    @property
+    def is_baseline(self) -> bool:
+        """The untrained network, shown beside the variants and never ranked."""
+        return self.record.get("weights") == "init"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Finite scores of a run that did not diverge, fail or stop."""
+        scored = self.setting is not None and math.isfinite(self.fid) and math.isfinite(self.clip)
+        return scored and self.status != "diverged" and self.status not in UNFINISHED and not self.is_baseline
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows, and the setting columns that they have, in the order of `SETTING`."""
+
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+    def describe(self, setting: Sequence[str]) -> str:
+        return ", ".join(f"{c}={v}" for c, v in zip(self.columns, setting, strict=True) if v) or "the only setting"
+
+    def values(self, column: str) -> list[str]:
+        """Distinct values of a setting column, numbers in numeric order."""
+        seen = {row.record.get(column, "") for row in self.rows}
+        return sorted(seen, key=natural)
+
+    def include(self, wanted: Mapping[str, Sequence[str]]) -> "Results":
+        """The rows whose columns have one of the wanted values.
+
+        Raises:
+            ValueError: a column is absent or none of its rows has a wanted value.
+        """
+        rows = self.rows
+        for column, asked in wanted.items():
+            if not any(column in row.record for row in self.rows):
+                raise ValueError(f"cannot include by {column}: there is no such column")
+            values = [_canonical(column, value, f"--include-{column}") for value in asked]
+            if unknown := [value for value in values if value not in self.values(column)]:
+                raise ValueError(f"{column}={unknown[0]} does not occur; {column} has {', '.join(self.values(column))}")
+            # a run without scores says only its data set and backbone: kept, it is reported as not ranked
+            rows = [row for row in rows if (got := row.record.get(column, "")) in values or not (got or row.setting)]
+        return Results(self.columns, rows)
+
+
+def natural(text: str) -> tuple[int, float, str]:
+    """Sort key: numbers by value, before words."""
+    try:
+        return (0, float(text), text)
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def read(path: Path) -> Results:
+    """Results of a CSV file with columns variant, fid, clip and any of `SETTING`, seed and status.
+
+    Raises:
+        ValueError: not a readable table, a missing column, or a cell that is no number, naming the line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            if not header:
+                raise ValueError(f"{path} is empty: expected a header with {', '.join(REQUIRED)} and setting columns")
+            records = []
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ValueError(
+                        f"{path}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
+                    )
+                records.append((f"{path.name}, line {reader.line_num}", dict(zip(header, cells, strict=True))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from None
+    if repeated := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"{path} has the column {repeated[0]} twice")
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
+    if not records:
+        raise ValueError(f"{path} has a header and no rows")
+    return build(records)
+
+
+def build(records: Iterable[tuple[str, Mapping[str, str]]]) -> Results:
+    """Results from (source, record) pairs; a record maps column names to text, `source` names it in messages.
+
+    Raises:
+        ValueError: an empty variant, a cell that is no number, or two rows for one (variant, seed, setting).
+    """
+    stripped = [(source, {key: value.strip() for key, value in record.items()}) for source, record in records]
+    columns = tuple(name for name in SETTING if any(name in record for _, record in stripped))
+    rows = [_row(source, record, columns) for source, record in stripped]
+    results = Results(columns, rows)
+    first: dict[tuple[str, str, tuple[str, ...]], Row] = {}
+    for row in rows:
+        if row.setting is None:
+            continue
+        other = first.setdefault((row.variant, row.seed, row.setting), row)
+        if other is not row:
+            seed = f", seed {row.seed}" if row.seed else ""
+            raise ValueError(
+                f"two rows for {row.variant}{seed}, {results.describe(row.setting)}: {other.source} and {row.source}"
+            )
+    return results
+
+
+def _row(source: str, record: dict[str, str], columns: tuple[str, ...]) -> Row:
+    for column in (*NUMERIC_SETTING, "seed"):
+        if column in record:
+            record[column] = _canonical(column, record[column], source)
+    if not record.get("variant"):
+        raise ValueError(f"{source}: the variant is empty")
+    setting = tuple(record.get(name, "") for name in columns)
+    fid, clip = _number("fid", record.get("fid", ""), source), _number("clip", record.get("clip", ""), source)
+    says_where = any(value for name, value in zip(columns, setting, strict=True) if name not in RUN_LEVEL)
+    unscored = math.isnan(fid) and math.isnan(clip) and not says_where
+    return Row(
+        variant=record["variant"],
+        seed=record.get("seed", ""),
+        setting=None if unscored else setting,
+        run_level=tuple(record.get(name, "") for name in RUN_LEVEL),
+        fid=fid,
+        clip=clip,
+        status=record.get("status", "").lower(),
+        source=source,
+        record=record,
+    )
+
+
+def _number(column: str, text: str, source: str) -> float:
+    """The cell as a number; an empty cell is NaN: not measured."""
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        raise ValueError(f"{source}: {column} is {text!r}, not a number") from None
+
+
+def _canonical(column: str, text: str, source: str) -> str:
+    """One spelling a value: 5, 5.0 and 5.00 are the same guidance."""
+    if column not in NUMERIC_SETTING and column != "seed":
+        return text
+    return f"{_number(column, text, source):.12g}" if text else ""

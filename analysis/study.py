@@ -1,0 +1,289 @@
+"""What a report says about runs that compare: one data set, one backbone, one protocol."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from analysis.collect import Run
+from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
+from analysis.ranking import Entry, Ranking, rank
+from analysis.results import Results, Row, natural
+
+GROUP = ("dataset", "backbone", "protocol")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns, for the page and for Markdown alike."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of one data set, backbone and protocol, their rows, and what follows from them."""
+
+    key: tuple[str, str, str]
+    runs: list[Run]
+    results: Results
+
+    @property
+    def title(self) -> str:
+        dataset, backbone, _ = self.key
+        return f"{dataset or 'unknown data'}, {backbone or 'unknown backbone'}"
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """An empty ranking where no run has scores yet."""
+        try:
+            return rank(self.results)
+        except ValueError:
+            entries = [
+                Entry(v, None, None, None, None, 0, None, 0, "no scores yet", False)
+                for v in dict.fromkeys(run.variant for run in self.runs)
+            ]
+            return Ranking(entries, [], [], {})
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, ...], dict[str, list[Row]]]:
+        """Ranked rows by setting, then variant: one a seed."""
+        out: dict[tuple[str, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.results.rows:
+            if row.is_ranked and row.setting is not None:
+                out[row.setting][row.variant].append(row)
+        return out
+
+    def cell(self, setting: Sequence[str], column: str) -> str:
+        return dict(zip(self.results.columns, setting, strict=True)).get(column, "")
+
+    def label(self, setting: Sequence[str], without: Sequence[str] = ()) -> str:
+        """A setting as people say it, less what is the same for all of them."""
+        words = {"steps": "{} steps", "guidance": "guidance {}", "shift": "shift {}", "grid": "{} grid"}
+        varying = [
+            name
+            for name in self.results.columns
+            if name not in (*GROUP, *without) and len({self.cell(s, name) for s in self.ranking.settings}) > 1
+        ]
+        order = sorted(varying, key=lambda name: ("steps", "guidance", "weights").index(name) if name in
+                       ("steps", "guidance", "weights") else 9)  # fmt: skip
+        said = [words.get(name, "{}").format(self.cell(setting, name)) for name in order if self.cell(setting, name)]
+        return ", ".join(w.replace("ema", "EMA") for w in said) or "the only setting"
+
+    @cached_property
+    def settings(self) -> list[tuple[str, ...]]:
+        """The headline first: EMA weights, most steps, strongest guidance."""
+
+        def order(setting: tuple[str, ...]) -> tuple[Any, ...]:
+            steps, guidance = (natural(self.cell(setting, name))[1] for name in ("steps", "guidance"))
+            return (self.cell(setting, "weights") != "ema", -steps, -guidance, setting)
+
+        return sorted(self.ranking.settings, key=order)
+
+    @cached_property
+    def paper(self) -> dict[str, PaperRank]:
+        """Table 1's ranks of the variants at hand."""
+        return {e.variant: PAPER_RANKS[e.variant] for e in self.ranking.entries if e.variant in PAPER_RANKS}
+
+    @cached_property
+    def spearman(self) -> tuple[float, int] | None:
+        """Rank correlation of our order with Table 1's, and over how many variants; None below three."""
+        pairs = [(e.rank_all, self.paper[e.variant].all) for e in self.ranking.ranked if e.variant in self.paper]
+        if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
+            return None
+        from scipy.stats import spearmanr
+
+        return float(spearmanr(*zip(*pairs, strict=True)).statistic), len(pairs)
+
+    def distinct(self, column: str) -> list[str]:
+        """Values of a column among the rows that have scores."""
+        rows = [row for row in self.results.rows if row.setting is not None and not row.is_baseline]
+        return sorted({row.record[column] for row in rows if row.record.get(column)}, key=natural)
+
+    def here(self, key: str) -> list[Any]:
+        """Distinct values of a dotted config key over all runs."""
+        values: list[Any] = []
+        for run in self.runs:
+            value = lookup(run.config, key)
+            if value is not None and value not in values:
+                values.append(value)
+        return values
+
+    @cached_property
+    def extractor(self) -> dict[str, str]:
+        """extractor.json of the first run that has one, flattened."""
+        return flatten(next((run.extractor for run in self.runs if run.extractor), {}))
+
+    @property
+    def n_samples(self) -> list[int]:
+        return [int(float(n)) for n in self.distinct("n_samples")]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        said: list[str] = []
+        dim = next((int(v) for k, v in self.extractor.items() if k.split(".")[-1] == "dim" and v.isdigit()), None)
+        if dim and self.n_samples and min(self.n_samples) < 10 * dim:
+            said.append(
+                f"FID from {min(self.n_samples):,} samples of {dim}-dimensional features (below ten times the "
+                "dimension) is biased upwards: compare within this report only."
+            )
+        if len(self.ranking.seeds) == 1:
+            said.append("One seed: gaps of about 1.3 % in FID are noise, and so are close ranks.")
+        if len(self.here("trainer.steps")) > 1:
+            said.append(f"Runs differ in length: {', '.join(map(str, self.here('trainer.steps')))} steps.")
+        return said
+
+    @cached_property
+    def protocol(self) -> list[tuple[str, str]]:
+        """What was run, in words."""
+        settings = self.ranking.settings
+        lines = (
+            [("Settings", f"{len(settings)}: {'; '.join(self.label(s) for s in self.settings)}")] if settings else []
+        )
+        solver = ", ".join(
+            f"{word} {'/'.join(values)}" for word in ("rule", "grid", "shift") if (values := self.distinct(word))
+        )
+        samples = "/".join(f"{n:,}" for n in self.n_samples)
+        ema = ["bias-corrected" if v else "plain" for v in self.here("ema.bias_correction")]
+        facts = [
+            ("Samples", f"{samples} a setting, from one start noise and prompts for all variants" if samples else ""),
+            ("Sampling", solver),
+            ("Scores", "FID between feature laws (down); CLIP score as mean raw cosine (up)"),
+            ("Weights", ", ".join(w.replace("ema", "EMA") for w in self.distinct("weights"))),
+            ("EMA", ", ".join(ema + [f"every {v} steps" for v in self.here("ema.every")]
+                              + [f"decay {v}" for v in self.here("ema.decay")])),
+            ("Training", ", ".join(form.format(say(v)) for form, key in (
+                ("{} steps", "trainer.steps"), ("{} images a step", "trainer.batch_size"),
+                ("learning rate {}", "optimizer.lr"), ("{} warm-up steps", "optimizer.warmup_steps"),
+            ) for v in self.here(key))),
+            ("Seeds", ", ".join(self.ranking.seeds)),
+            ("Protocol", self.key[2]),
+        ]  # fmt: skip
+        return [(name, text) for name, text in lines + facts if text]
+
+    @cached_property
+    def deviations(self) -> Table:
+        """The paper's protocol beside ours."""
+        rows = []
+        for item in PROTOCOL:
+            values = [value for key in item.keys for value in self.here(key)]
+            same = bool(item.same) and values == list(item.same)
+            words = (item.words[bool(value)] if item.words else say(value) for value in values)
+            told = item.form.format(", ".join(dict.fromkeys(words))) if values else ""
+            rows.append((item.what, item.paper, "as in the paper" if same else told or "not recorded"))
+        n = len(self.ranking.settings)
+        rows.append(("Settings ranked", PAPER_SETTINGS, f"{n} on one data set" if n else "none yet"))
+        rows.append(("Variants ranked", "61", str(len(self.ranking.ranked))))
+        return Table(("What", "Paper", "Here"), rows)
+
+    @cached_property
+    def baseline(self) -> Table | None:
+        """The untrained network beside the variants, by setting less the weights."""
+        untrained: dict[str, list[Row]] = defaultdict(list)
+        for row in self.results.rows:
+            if row.is_baseline and row.setting is not None and isfinite(row.fid) and isfinite(row.clip):
+                untrained[self.label(row.setting, without=("weights",))].append(row)
+        rows = []
+        for setting in (s for s in self.settings if self.cell(s, "weights") != "raw"):
+            floor = untrained.get(self.label(setting, without=("weights",)), [])
+            scored = [row for rows_ in self.scores[setting].values() for row in rows_]
+            if floor and scored:
+                fid, clip = [r.fid for r in scored], [r.clip for r in scored]
+                rows.append((
+                    self.label(setting), number(fmean(r.fid for r in floor)), number(min(fid)), number(max(fid)),
+                    number(fmean(r.clip for r in floor)), number(max(clip)), number(min(clip)),
+                ))  # fmt: skip
+        header = ("Setting", "FID untrained", "best", "worst", "CLIP untrained", "best", "worst")
+        return Table(header, rows) if rows else None
+
+    @cached_property
+    def status(self) -> Table:
+        """One line a run: how far it came and how fast."""
+        rows = [
+            (
+                run.variant, run.seed, run.state, f"{run.status.get('step', '?')} / {run.status.get('steps', '?')}",
+                f"{run.seconds:,.0f}" if run.seconds is not None else "",
+                f"{run.images_per_s:,.0f}" if run.images_per_s else "",
+                "; ".join(filter(None, [run.exception, *run.notes])),
+            )
+            for run in self.runs
+        ]  # fmt: skip
+        return Table(("Variant", "Seed", "State", "Step", "Seconds", "Images/s", "Last word"), rows)
+
+
+def studies(runs: Sequence[Run], results: Results) -> list[Study]:
+    """Split by data set, backbone and protocol. A run without scores joins every study that it may belong to."""
+    indices = [results.columns.index(name) if name in results.columns else None for name in GROUP]
+    keyed = [
+        (row, tuple("" if i is None or row.setting is None else row.setting[i] for i in indices))
+        for row in results.rows
+    ]
+    keys = sorted({key for row, key in keyed if row.setting is not None}) or [("", "", "")]
+    by_folder = {str(run.folder): run for run in runs}
+    out = []
+    for key in keys:
+        rows = [
+            row
+            for row, own in keyed
+            if own == key or (row.setting is None and all(not a or a == b for a, b in zip(row.run_level, key)))  # noqa: B905
+        ]
+        sources = dict.fromkeys(row.source for row in rows)
+        out.append(Study(key, [by_folder[s] for s in sources], Results(results.columns, rows)))  # type: ignore[arg-type]
+    return out
+
+
+def number(value: float | None) -> str:
+    """As many digits as a score deserves: 1,204, 49.7, 4.97, 0.250."""
+    if value is None:
+        return ""
+    size = abs(value)
+    return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """A dotted key of nested mappings; None where it is absent."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys."""
+    if not isinstance(tree, Mapping):
+        return {prefix: say(tree)}
+    return {
+        k: v for key, sub in tree.items() for k, v in flatten(sub, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def say(value: Any) -> str:
+    """A config value in a few words: an object by its class and plain arguments."""
+    if isinstance(value, Mapping):
+        scalars = ", ".join(
+            f"{k} {say(v)}"
+            for k, v in value.items()
+            if not str(k).startswith("_") and not isinstance(v, Mapping | list)
+        )
+        parts = ", ".join(f"{k}: {say(v)}" for k, v in value.items() if isinstance(v, Mapping))
+        name = str(value.get("_target_", "")).rsplit(".", 1)[-1]
+        inner = ", ".join(filter(None, [scalars, parts]))
+        return f"{name} ({inner})" if name and inner else name or inner
+    if isinstance(value, list):
+        return ", ".join(map(say, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shared_config(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Config keys that all runs agree on, and the values of those that they do not."""
+    values: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for key, value in flatten(run.config).items():
+            if value not in values[key]:
+                values[key].append(value)
+    same = {key: seen[0] for key, seen in values.items() if len(seen) == 1}
+    return same, {key: seen for key, seen in values.items() if len(seen) > 1}

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+from made_up_runs import write_run
+
+from analysis.collect import collect, results
+from analysis.ranking import rank
+
+
+def test_a_run_tells_what_its_files_say(sweep: Path) -> None:
+    runs = {run.variant: run for run in collect([sweep])}
+    assert len(runs) == 17
+    run = runs["rf/lognorm(0.00,1.00)"]
+    assert (run.state, run.seed, run.seconds, run.named("data")) == ("done", "0", 41.0, "shapes")
+    assert 900 <= (run.images_per_s or 0) <= 901
+    assert len(run.rows) == 18
+    assert run.metrics[-1]["step"] == 300  # the half-written line after it is passed over
+    assert {len(column) for column in run.density.values()} == {199}
+    assert len(run.prompts) == 16
+    assert runs["rf/mode(1.75)"].exception == "ValueError: loss is nan at step 120"
+
+
+def test_runs_with_missing_and_broken_files_are_collected(tmp_path: Path) -> None:
+    folder = tmp_path / "rf_lognorm_0.00_1.00-s3-0123abcd"
+    folder.mkdir()
+    (folder / "status.json").write_text('{"state": "runn')
+    (folder / "config.yaml").write_text("a: [1")
+    (folder / "density.csv").write_text("u,t\n0.5\n")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "train_loss": 2.0}\n[]\n{"st')
+    (folder / "results.csv").write_text("variant,fid,clip\nrf,1.0,0.2\nrf,1.")
+    (run,) = collect([tmp_path])
+    assert (run.status, run.config, run.density, run.extractor) == ({}, {}, {}, {})
+    assert run.metrics == [{"step": 1, "train_loss": 2.0}]
+    assert run.rows == [{"variant": "rf", "fid": "1.0", "clip": "0.2"}]
+    assert (run.variant, run.seed, run.grid, run.images_per_s, run.seconds) == ("rf", "3", None, None, None)
+    assert len(run.notes) == 3
+
+
+def test_a_run_without_any_file_but_a_config_is_named_by_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "edm_rf-s1-0123abcd"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 1\n")
+    (run,) = collect([tmp_path])
+    assert (run.variant, run.seed, run.state) == ("edm_rf", "1", "missing")
+
+
+def test_the_state_of_a_run_holds_for_its_rows(sweep: Path) -> None:
+    first = collect([sweep])[0]
+    status = {**first.status, "state": "stopped"}
+    (first.folder / "status.json").write_text(json.dumps(status))
+    entry = next(e for e in rank(results(collect([sweep]))).entries if e.variant == first.variant)
+    assert entry.rank_all is None
+    assert "stopped" in entry.reason
+
+
+def test_a_diverged_run_without_rows_ranks_in_its_own_data_set(tmp_path: Path) -> None:
+    for dataset in ("shapes", "cifar10"):
+        for name in ("rf", "v/cos"):
+            write_run(tmp_path, name, dataset=dataset)
+    write_run(tmp_path, "edm(1.20,1.80)", state="diverged", dataset="shapes")
+    bad = next(e for e in rank(results(collect([tmp_path]))).entries if e.diverged)
+    assert (bad.n_settings, bad.rank_all) == (12, None)
+
+
+def test_two_runs_of_one_variant_and_seed_are_refused_by_name(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "rf")
+    write_run(tmp_path / "b", "rf")
+    with pytest.raises(ValueError, match=r"two rows for rf, seed 0.*a/rf-s0.*b/rf-s0"):
+        results(collect([tmp_path]))
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no run"):
+        collect([tmp_path])
+    with pytest.raises(ValueError, match="not a folder"):
+        collect([tmp_path / "absent"])

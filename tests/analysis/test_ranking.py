@@ -1,0 +1,149 @@
+import random
+from collections.abc import Sequence
+
+import pytest
+from test_fronts import brute_force
+
+from analysis.ranking import Entry, rank
+from analysis.results import build
+
+Rows = Sequence[dict[str, object]]
+
+
+def entries(rows: Rows) -> dict[str, Entry]:
+    records = [(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]
+    return {entry.variant: entry for entry in rank(build(records)).entries}
+
+
+def cloud(settings: Sequence[dict[str, object]], n: int = 8, draw: int = 0, **fixed: object) -> list[dict[str, object]]:
+    rng = random.Random(draw)
+    return [
+        {"variant": f"v{i}", **fixed, **setting, "fid": rng.randrange(6), "clip": rng.randrange(6) / 10}
+        for setting in settings
+        for i in range(n)
+    ]
+
+
+SIX = [{"steps": s, "guidance": g} for s, g in [(50, 1.0), (50, 2.5), (50, 5.0), (5, 5.0), (10, 5.0), (25, 5.0)]]
+
+
+def test_ranks_are_means_of_brute_force_fronts_over_the_settings_of_each_column() -> None:
+    settings = [{"weights": w, **s} for w in ("ema", "raw") for s in SIX]
+    rows = cloud(settings)
+    fronts = {}
+    for i in range(len(settings)):
+        part = rows[8 * i : 8 * i + 8]
+        fronts[i] = brute_force([r["fid"] for r in part], [r["clip"] for r in part])  # type: ignore[misc]
+    found = entries(rows)
+    for v in range(8):
+        entry = found[f"v{v}"]
+        for name, keep in {
+            "rank_all": lambda s: True,
+            "rank_5_steps": lambda s: s["steps"] == 5,
+            "rank_50_steps": lambda s: s["steps"] == 50 and s["guidance"] == 5.0,
+            "rank_50_all": lambda s: s["steps"] == 50,
+        }.items():
+            of = [fronts[i][v] for i, s in enumerate(settings) if keep(s)]
+            assert getattr(entry, name) == pytest.approx(sum(of) / len(of))
+        assert entry.n_settings == 12
+        assert entry.rank_all_se is None
+
+
+def test_columns_without_data_are_empty() -> None:
+    assert entries(cloud([{"dataset": "a"}]))["v0"].rank_50_all is None
+    entry = entries(cloud([{"steps": 50, "guidance": 2.5}, {"steps": 25, "guidance": 5}]))["v0"]
+    assert (entry.rank_5_steps, entry.rank_50_steps) == (None, None)
+    assert entry.rank_50_all is not None
+    # without a guidance column there is one guidance
+    assert entries(cloud([{"steps": 50}]))["v0"].rank_50_steps is not None
+
+
+def test_protocols_never_compete() -> None:
+    row = {"steps": 50}
+    rows = [
+        {**row, "variant": "a", "protocol": "p", "fid": 10, "clip": 0.2},
+        {**row, "variant": "b", "protocol": "p", "fid": 20, "clip": 0.1},
+        {**row, "variant": "a", "protocol": "q", "fid": 200, "clip": 0.02},
+        {**row, "variant": "b", "protocol": "q", "fid": 100, "clip": 0.03},
+    ]
+    found = entries(rows)
+    assert (found["a"].rank_all, found["b"].rank_all, found["a"].n_settings) == (1.5, 1.5, 2)
+    # scored under different protocols only: nothing compares
+    assert all(entry.rank_all is None for entry in entries([rows[0], rows[3]]).values())
+
+
+def test_the_untrained_network_never_ranks() -> None:
+    rows = cloud([{"weights": "ema"}])
+    better = {"variant": "v0", "weights": "init", "fid": 0, "clip": 1.0}
+    assert entries([*rows, better]) == entries(rows)
+    with pytest.raises(ValueError, match="nothing to rank"):
+        entries([better])
+
+
+def test_a_diverged_variant_comes_after_the_last_front_of_every_setting() -> None:
+    rows = cloud(SIX)
+    plain = entries(rows)
+    places = {
+        "one row": [{"variant": "bad", "status": "diverged", "steps": 50, "guidance": 5, "fid": "nan", "clip": ""}],
+        "every row": [{"variant": "bad", "status": "diverged", "fid": "", "clip": "", **s} for s in SIX],
+        "no setting": [{"variant": "bad", "status": "diverged"}],
+        "worthless scores": [{"variant": "bad", "status": "diverged", "fid": 0, "clip": 1, **s} for s in SIX],
+    }
+    for extra in places.values():
+        found = entries([*rows, *extra])
+        bad = found.pop("bad")
+        assert found == plain
+        assert bad.n_settings == 6
+        last = [
+            max(brute_force([r["fid"] for r in part], [r["clip"] for r in part]))  # type: ignore[misc]
+            for part in (rows[8 * i : 8 * i + 8] for i in range(6))
+        ]
+        assert bad.rank_all == pytest.approx(sum(last) / 6 + 1)
+
+
+def test_divergence_counts_in_its_own_data_set_only() -> None:
+    rows = cloud([{"dataset": "a"}, {"dataset": "b"}])
+    bad = entries([*rows, {"variant": "bad", "dataset": "a", "status": "diverged"}])["bad"]
+    assert bad.rank_all is None
+    assert (bad.n_settings, bad.reason) == (1, "diverged, 1 of 2 settings")
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped", "running", "queued", "preempted"])
+def test_unfinished_variants_have_no_rank_and_change_no_other(status: str) -> None:
+    rows = cloud(SIX)
+    partial = [{"variant": "part", "status": status, "fid": 0, "clip": 1.0, **SIX[0]}]
+    found = entries([*rows, *partial])
+    part = found.pop("part")
+    assert found == entries(rows)
+    assert part.rank_all is None
+    assert part.n_settings == 0
+    assert status in part.reason
+
+
+def test_a_missing_setting_means_no_rank_and_a_place_below() -> None:
+    rows = cloud(SIX)
+    found = entries([row for row in rows if not (row["variant"] == "v3" and row["steps"] == 5)])
+    assert found["v3"].rank_all is None
+    assert (found["v3"].n_settings, list(found)[-1]) == (5, "v3")
+    not_finite = [row if row is not rows[3] else {**row, "fid": "nan"} for row in rows]
+    assert entries(not_finite)["v3"].reason == "fid or clip not finite, 5 of 6 settings"
+
+
+def test_seeds_are_ranked_apart_then_averaged_with_their_standard_error() -> None:
+    by_seed = [cloud(SIX, draw=s, seed=s) for s in range(3)]
+    alone = [entries(rows) for rows in by_seed]
+    together = entries([row for rows in by_seed for row in rows])
+    for name, entry in together.items():
+        ranks = [found[name].rank_all or 0.0 for found in alone]
+        mean = sum(ranks) / 3
+        assert entry.rank_all == pytest.approx(mean)
+        assert entry.rank_all_se == pytest.approx((sum((r - mean) ** 2 for r in ranks) / 2 / 3) ** 0.5)
+        assert entry.n_seeds == 3
+
+
+def test_a_variant_without_one_of_the_seeds_has_no_rank() -> None:
+    rows = cloud(SIX, draw=0, seed=0) + cloud(SIX, n=7, draw=1, seed=1)
+    entry = entries(rows)["v7"]
+    assert entry.rank_all is None
+    assert (entry.n_seeds, entry.n_settings) == (1, 0)
+    assert "complete in 1 of 2 seeds" in entry.reason

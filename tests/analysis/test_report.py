@@ -1,0 +1,141 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_up_runs import write_run
+from PIL import Image
+
+from analysis.report import main, report
+from analysis.thumbnails import thumbnails
+from flowzoo.formulation import names
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text of the JSON scripts by id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.json: dict[str, str] = {}
+        self._inside: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self._inside = found.get("id") if found.get("type") == "application/json" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.json[self._inside] = self.json.get(self._inside, "") + data
+
+
+@pytest.fixture
+def written(sweep: Path, tmp_path: Path) -> Path:
+    report([sweep], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_the_page_loads_nothing_and_its_charts_are_valid_json(written: Path) -> None:
+    text = (written / "report.html").read_text()
+    page = Elements(text)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), (tag, name, attributes[name])
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert any("default-src 'none'" in (a.get("content") or "") for t, a in page.tags if t == "meta")
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    specs = {a["data-spec"] for _, a in page.tags if "data-spec" in a}
+    assert {i.removeprefix("s0-") for i in page.json} == {
+        "scatter", "fid-steps", "clip-steps", "density-t", "density-snr", "loss",
+    }  # fmt: skip
+    assert specs == set(page.json)
+    for spec in page.json.values():
+        loaded = json.loads(spec)
+        assert {"families", "needle"} <= {p["name"] for p in loaded["params"]}
+        assert "url" not in loaded.get("data", {})
+
+
+def test_every_variant_has_a_row_and_a_picture(written: Path) -> None:
+    page = Elements((written / "report.html").read_text())
+    rows = [a["data-variant"] for tag, a in page.tags if tag == "tr" and "data-variant" in a]
+    pictures = [a["data-variant"] for tag, a in page.tags if tag == "figure" and "data-variant" in a]
+    assert len(set(rows)) == 17  # ranked, unranked and in the table of runs
+    assert len(pictures) == len(set(pictures)) == 14
+
+
+def test_markdown_and_csv_say_the_same(written: Path) -> None:
+    text = (written / "report.md").read_text()
+    with (written / "ranking.csv").open() as file:
+        ranking = list(csv.DictReader(file))
+    assert len(ranking) == 17
+    assert f"| {ranking[0]['variant']} | {float(ranking[0]['rank_all']):.2f} |" in text
+    assert {row["dataset"] for row in ranking} == {"shapes"}
+    assert "### Not ranked" in text
+    with (written / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len([row for row in rows if row["fid"]]) == 14 * 18
+    assert {row["status"] for row in rows} == {"done", "diverged", "failed", "running"}
+
+
+def test_names_are_escaped(sweep: Path, tmp_path: Path) -> None:
+    write_run(sweep, "</script><b>x")
+    report([sweep], tmp_path / "out")
+    page = Elements((tmp_path / "out" / "report.html").read_text())
+    assert "</script><b>x" in page.json["s0-scatter"].replace("<\\/", "</")
+    assert any(a.get("data-variant") == "</script><b>x" for _, a in page.tags)
+
+
+def test_sixty_one_variants_with_large_noisy_grids_fit_in_5_mb(tmp_path: Path) -> None:
+    noise = Image.effect_noise((1100, 550), 90).convert("RGB")
+    noise.save(tmp_path / "noise.png")
+    for name in names.TABLE:
+        folder = write_run(tmp_path / "runs", name)
+        shutil.copy(tmp_path / "noise.png", folder / "samples" / "grid.png")
+    path = report([tmp_path / "runs"], tmp_path / "out")
+    assert path.stat().st_size < 5_000_000
+    assert path.read_text().count("data:image/webp") == 61
+
+
+def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "grid.png").write_bytes(b"no picture")
+    assert thumbnails({"rf": tmp_path / "grid.png"}, 1000) == {}
+
+
+def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "rf", state="running")
+    page = Elements(report([tmp_path / "runs"], tmp_path / "out").read_text())
+    assert "s0-loss" in page.json
+    assert "s0-scatter" not in page.json
+
+
+def test_mistakes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "absent"), "-o", str(tmp_path / "out")]) == 2
+    assert "is not a folder of runs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_browser_draws_every_chart(written: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium: the page is checked without a browser only")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=8000", "--dump-dom", (written / "report.html").as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert dom.count('data-drawn="yes"') == 6
+    assert dom.count("<svg") >= 6

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+from made_up_runs import NAMES, write_run
+from scipy.stats import spearmanr
+
+from analysis.collect import collect, results
+from analysis.paper import PAPER_RANKS
+from analysis.study import Study, flatten, say, studies
+from flowzoo.formulation import names
+
+
+def of(folder: Path) -> list[Study]:
+    runs = collect([folder])
+    return studies(runs, results(runs))
+
+
+def test_data_sets_and_protocols_are_never_mixed(tmp_path: Path) -> None:
+    for dataset in ("shapes", "cifar10"):
+        for name in NAMES[:4]:
+            write_run(tmp_path, name, dataset=dataset)
+    write_run(tmp_path, "edm(1.20,1.80)", state="diverged", dataset="shapes")
+    cifar, shapes = of(tmp_path)
+    assert (cifar.key[0], shapes.key[0]) == ("cifar10", "shapes")
+    assert {row.record["dataset"] for row in cifar.results.rows} == {"cifar10"}
+    assert (len(cifar.ranking.ranked), len(shapes.ranking.ranked)) == (4, 5)
+    assert len(shapes.ranking.settings) == 12
+
+
+def test_a_sweep_that_has_not_begun_is_one_study_without_ranks(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        write_run(tmp_path, name, state="queued")
+    (study,) = of(tmp_path)
+    assert study.ranking.ranked == []
+    assert {entry.reason for entry in study.ranking.unranked} == {"no scores yet"}
+    assert study.baseline is None
+
+
+def test_the_order_is_compared_with_the_papers_over_the_shared_variants(sweep: Path) -> None:
+    (study,) = of(sweep)
+    shared = [(e.rank_all, PAPER_RANKS[e.variant].all) for e in study.ranking.ranked if e.variant in PAPER_RANKS]
+    assert study.spearman is not None
+    rho, n = study.spearman
+    assert n == len(shared)
+    assert rho == pytest.approx(spearmanr(*zip(*shared, strict=True)).statistic)
+
+
+def test_few_samples_and_single_seeds_are_warned_of(sweep: Path) -> None:
+    (study,) = of(sweep)
+    assert "256 samples of 64-dimensional" in study.warnings[0]
+    assert "One seed" in study.warnings[1]
+
+
+def test_deviations_say_what_equals_the_paper(sweep: Path) -> None:
+    (study,) = of(sweep)
+    here = {row[0]: row[2] for row in study.deviations.rows}
+    assert here["EMA every, decay"] == "as in the paper"
+    assert here["EMA form"] == "bias-corrected"
+    assert here["Batch size"] == "64"
+    assert here["Autoencoder"] == "not recorded"
+
+
+def test_every_trained_variant_stands_beside_the_untrained_network(sweep: Path) -> None:
+    (study,) = of(sweep)
+    assert study.baseline is not None
+    assert len(study.baseline.rows) == 6
+    for row in study.baseline.rows:
+        assert float(row[1]) > float(row[3]) >= float(row[2])
+
+
+def test_the_papers_ranks_belong_to_names_of_the_61() -> None:
+    for name in PAPER_RANKS:
+        assert name in names.TABLE
+    assert len(PAPER_RANKS) == 16
+
+
+def test_config_in_words() -> None:
+    assert say({"_target_": "a.b.Shapes", "size": 3, "rate": 1e-4}) == "Shapes (size 3, rate 0.0001)"
+    assert flatten({"a": {"b": 1, "c": [1, 2]}}) == {"a.b": "1", "a.c": "1, 2"}
