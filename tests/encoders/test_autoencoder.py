@@ -34,10 +34,18 @@ def test_the_stored_statistics_normalise_shapes() -> None:
     assert pixels.channels == source.channels
     assert pixels.latent_size(source.image_size) == 32
     assert (len(source), source.name) == (50_000, cfg.data.name)
-    # The whole split: 10,000 images would leave a sampling error of 0.6 %.
-    chunks = [pixels.encode(torch.from_numpy(source.images(range(k, k + 1000)))) for k in range(0, 50_000, 1000)]
-    mean = torch.stack([x.mean((0, 2, 3)).double() for x in chunks]).mean(0)
-    square = torch.stack([x.square().mean((0, 2, 3)).double() for x in chunks]).mean(0)
+    # The whole split, as 10,000 images would leave a sampling error of 0.6 %; counted by value, which is exact and fast.
+    counts = torch.zeros(3, 256, dtype=torch.float64)
+    for start in range(0, 50_000, 1000):
+        images = torch.from_numpy(source.images(range(start, start + 1000)))
+        counts += torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(3)])
+    x = (
+        pixels.encode(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16))
+        .flatten(2)[0]
+        .double()
+    )
+    share = counts / counts.sum(1, keepdim=True)
+    mean, square = (share * x).sum(1), (share * x * x).sum(1)
     assert mean.abs().max() < 0.01
     assert ((square - mean**2).sqrt() - 1).abs().max() < 0.01
 
