@@ -34,7 +34,7 @@ def test_the_stored_statistics_normalise_shapes() -> None:
     assert pixels.channels == source.channels
     assert pixels.latent_size(source.image_size) == 32
     assert (len(source), source.name) == (50_000, cfg.data.name)
-    # The whole split, as 10,000 images would leave a sampling error of 0.6 %; counted by value, which is exact and fast.
+    # The whole split, as 10,000 images leave a sampling error of 0.6 %; counted by value, which is exact and fast.
     counts = torch.zeros(3, 256, dtype=torch.float64)
     for start in range(0, 50_000, 1000):
         images = torch.from_numpy(source.images(range(start, start + 1000)))
