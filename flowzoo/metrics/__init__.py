@@ -1,0 +1,1 @@
+"""Features, the statistics kept of them, and the scores computed from these."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
 FORMAT = "flowzoo-clip-1"
-SHIPPED = Path(__file__).parent / "weights"
-
-
-def shipped(name: str) -> Path:
-    """Where the weights that come with the package lie: `shipped("clip_shapes")`."""
-    return SHIPPED / f"{name}.safetensors"
+SHIPPED = Path(__file__).parent / "weights" / "clip_shapes.safetensors"  # comes with the package
 
 
 def build_clip(architecture: Mapping[str, Any]) -> nn.Module:
@@ -30,6 +26,7 @@ def build_clip(architecture: Mapping[str, Any]) -> nn.Module:
     return CLIP(architecture["embed_dim"], vision, text)
 
 
+@cache
 def tokenizer(context_length: int) -> "SimpleTokenizer":
     """open_clip's byte-pair tokenizer, 49,408 tokens.
 
@@ -163,9 +160,10 @@ class ClipExtractor:
 
 
 class Extractor(ClipExtractor):
-    """flowzoo's own small CLIP from a file of `flowzoo.metrics.train_clip`."""
+    """flowzoo's own small CLIP from a file of `flowzoo.metrics.train_clip`; by default the shipped one, of shapes."""
 
-    def __init__(self, weights: str | Path, batch_size: int = 512) -> None:
+    def __init__(self, weights: str | Path | None = None, batch_size: int = 512) -> None:
+        weights = SHIPPED if weights is None else weights
         model, about = load_clip(weights)
         architecture = about["architecture"]
         super().__init__(
@@ -193,11 +191,11 @@ class OpenClipExtractor(ClipExtractor):
         ValueError: open_clip has no such model, its activation is not the stated one, or the weights do not fit.
     """
 
-    def __init__(self, model_name: str, pretrained: str | Path, quick_gelu: bool, batch_size: int = 64) -> None:
+    def __init__(self, model_name: str, weights: str | Path, quick_gelu: bool, batch_size: int = 64) -> None:
         import open_clip
 
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"no weights for {model_name} at {pretrained}: give a file that is on this machine")
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"no weights for {model_name} at {weights}: give a file that is on this machine")
         config = open_clip.get_model_config(model_name)
         if config is None:
             raise ValueError(f"open_clip has no model {model_name!r}; see open_clip.list_models()")
@@ -207,15 +205,15 @@ class OpenClipExtractor(ClipExtractor):
                 "OpenAI's weights need the model whose name ends in -quickgelu, others the plain one"
             )
         try:
-            model = open_clip.create_model(model_name, pretrained=str(pretrained), weights_only=True)
+            model = open_clip.create_model(model_name, pretrained=str(weights), weights_only=True)
         except RuntimeError as error:
-            raise ValueError(f"{pretrained} does not hold the weights of {model_name}: {error}") from error
+            raise ValueError(f"{weights} does not hold the weights of {model_name}: {error}") from error
         preprocess = open_clip.get_model_preprocess_cfg(model)
         super().__init__(
             model.requires_grad_(False).eval(),
             open_clip.get_tokenizer(model_name),
             name=model_name,
-            weights_sha256=file_sha256(pretrained),
+            weights_sha256=file_sha256(weights),
             size=config["vision_cfg"]["image_size"],
             dim=config["embed_dim"],
             mean=preprocess["mean"],

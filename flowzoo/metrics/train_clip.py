@@ -124,7 +124,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Read the data, train, measure the quality of what was written, and return it."""
     source, held_out = (hydra.utils.instantiate(cfg.data.source, split=s, **cfg.clip.source) for s in ("train", "val"))
     architecture: dict[str, Any] = OmegaConf.to_container(cfg.clip.architecture, resolve=True)  # type: ignore[assignment]
-    data = load_set(source, architecture["text_cfg"]["context_length"], cfg.workers)
+    data = load_set(source, architecture["text_cfg"]["context_length"], cfg.data.workers)
     data = data.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     recipe: dict[str, Any] = OmegaConf.to_container(cfg.clip.recipe, resolve=True)  # type: ignore[assignment]
     model = train(

@@ -1,0 +1,74 @@
+"""Frechet distance between feature distributions, and the reference it is measured from."""
+
+import json
+import math
+import os
+import warnings
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from flowzoo.data.source import Source
+from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.moments import Moments
+
+_CHUNK = 500  # images at once
+
+
+class FewSamples(UserWarning):
+    """FID is biased upwards below ten samples a dimension."""
+
+
+def frechet_distance(one: Moments, other: Moments) -> float:
+    """|mean difference|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, eq. 6).
+
+    Not finite where the features are not. The bias grows as 1/N, so only distances at equal N and reference compare;
+    FewSamples warns below N = 10 D.
+
+    Raises:
+        ValueError: the dimensions differ, or N <= D on a side, which makes its covariance singular.
+    """
+    if one.dim != other.dim:
+        raise ValueError(f"Frechet distance between {one.dim} and {other.dim} dimensions is not defined")
+    least = min(one.count, other.count)
+    if least <= one.dim:
+        raise ValueError(f"FID of N={least} samples in {one.dim} dimensions is singular; allowed: N > {one.dim}")
+    if least < 10 * one.dim:
+        warnings.warn(
+            f"FID of N={least} samples in {one.dim} dimensions is strongly biased: compare at equal N only, "
+            f"and better use N >= {10 * one.dim}",
+            FewSamples,
+            stacklevel=2,
+        )
+    c1, c2 = one.covariance, other.covariance
+    if not (c1.isfinite().all() and c2.isfinite().all()):
+        return math.nan
+    # C1 C2 has the eigenvalues of the symmetric R C2 R with R = C1^(1/2); negative ones are rounding.
+    values, vectors = torch.linalg.eigh(c1)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
+    return float((one.mean - other.mean).square().sum() + c1.trace() + c2.trace() - 2 * cross)
+
+
+def reference_moments(extractor: ClipExtractor, source: Source, n: int, cache: Path = Path("runs/.cache")) -> Moments:
+    """Moments of `n` evenly spaced images of `source`, computed once.
+
+    The cache's key holds all that they depend on: the extractor's identity, the source's fingerprint and n.
+    """
+    if not 0 < n <= len(source):
+        raise ValueError(f"a reference of n={n} images; allowed: 1 to {len(source)}, the images of {source.name}")
+    key = json.dumps([extractor.identity, source.fingerprint, n], sort_keys=True)
+    path = cache / f"reference-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
+    if path.is_file():
+        return Moments.load(path)
+    moments = Moments(extractor.dim)
+    # Evenly spaced, because folders are sorted by class.
+    indices = [i * len(source) // n for i in range(n)]
+    for first in range(0, n, _CHUNK):
+        moments.update(extractor.images(torch.from_numpy(source.images(indices[first : first + _CHUNK]))))
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    moments.save(part)
+    part.replace(path)
+    return moments

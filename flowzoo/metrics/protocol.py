@@ -1,0 +1,30 @@
+"""What two scores must have in common before they may be compared, as one short hash."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+
+def protocol_hash(
+    *,
+    extractor: Mapping[str, Any],
+    n_samples: int,
+    reference: str,
+    n_reference: int,
+    prompts: Sequence[str],
+    seed: int,
+) -> str:
+    """10 hex digits over all that moves a score and is no column of a result row.
+
+    The solver's rule, grid, shift, steps and guidance are columns, and rows that differ in them are never ranked
+    together, so they are left out: one protocol holds all settings of a study.
+
+    Args:
+        extractor: its identity: name, weights' sha256, resize, dtype, dim.
+        reference, n_reference: fingerprint of the set that FID compares with, and how many of its images.
+        prompts: in order.
+        seed: of the start noise.
+    """
+    parts = [dict(extractor), n_samples, reference, n_reference, list(prompts), seed]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flowzoo.metrics.moments import Moments
+
+
+def features(n: int = 500, dim: int = 6) -> torch.Tensor:
+    gen = torch.Generator().manual_seed(0)
+    return torch.randn(n, dim, generator=gen) @ torch.randn(dim, dim, generator=gen) + 10
+
+
+def test_moments_are_numpys() -> None:
+    x = features()
+    moments = Moments(6).update(x)
+    np.testing.assert_allclose(moments.mean, x.double().mean(0), rtol=1e-14)
+    np.testing.assert_allclose(moments.covariance, np.cov(x.double().numpy(), rowvar=False), rtol=1e-10)
+
+
+def test_batches_their_order_and_merging_do_not_matter() -> None:
+    x = features()
+    whole = Moments(6).update(x)
+    parts = list(x.split([1, 99, 150, 250]))
+    forth, back = Moments(6), Moments(6)
+    for part in parts:
+        forth.update(part)
+    for part in reversed(parts):
+        back.update(part)
+    merged = Moments(6).update(x[:77]).merge(Moments(6).update(x[77:]))
+    for other in (forth, back, merged):
+        assert other.count == whole.count
+        torch.testing.assert_close(other.mean, whole.mean, rtol=1e-13, atol=0)
+        torch.testing.assert_close(other.covariance, whole.covariance, rtol=1e-10, atol=1e-12)
+
+
+def test_saved_moments_are_the_same(tmp_path: Path) -> None:
+    moments = Moments(6).update(features())
+    moments.save(tmp_path / "m")
+    again = Moments.load(tmp_path / "m")
+    assert (again.count, again.dim) == (moments.count, moments.dim)
+    assert torch.equal(again.total, moments.total)
+    assert torch.equal(again.outer, moments.outer)
+
+
+def test_other_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[n, 6\], got \[3, 5\]"):
+        Moments(6).update(torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="cannot be merged"):
+        Moments(6).merge(Moments(5))
