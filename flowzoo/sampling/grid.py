@@ -22,14 +22,14 @@ class Grid(ABC):
     def levels(self, formulation: Formulation, steps: int, shift: float = 1.0) -> Tensor:
         """float64 [steps + 1] on the CPU: the start level, ..., 0. Raises ValueError for steps < 1 or shift <= 0.
 
-        Levels above the formulation's start are clipped to it; a solver skips the steps between equal levels.
+        Levels above the start are clipped to it; a solver skips the steps between equal levels.
         """
         limits.check_steps(steps)
         limits.check_shift(shift)
         sigma = self.sigmas(formulation, steps)
         # paper eq. 23 in sigma = t/(1-t): every level but the start and the end times alpha
         sigma = torch.cat([sigma[:1], shift * sigma[1:-1], sigma[-1:]])
-        return sigma.clamp(max=formulation.sigma_start)
+        return sigma.clamp(max=min(formulation.sigma_start, sigma[0].item()))
 
 
 class Common(Grid):

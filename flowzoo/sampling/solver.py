@@ -39,9 +39,9 @@ class Rule(ABC):
         """Noise `eps` [B, ...] to data of the same shape, dtype and device; `levels` as a grid gives them.
 
         Steps between equal levels are left out and cost nothing. The last step is z' = x0hat for every rule: it ends at
-        exactly clean data. `path_length` sums ||z' - z|| over the steps: for rf the paper's sum of ||v dt|| (Table 6), and
-        meaningful too where t is degenerate (EDM's dt at the top is 1e-20). Raises ValueError for levels that rise or do
-        not end at 0.
+        exactly clean data. `path_length` sums ||z' - z|| over the steps: for rf the paper's sum of ||v dt|| (Table 6),
+        and meaningful too where t is degenerate (EDM's dt at the top is 1e-20). Raises ValueError for levels that rise
+        or do not end at 0.
         """
         levels = levels.double().cpu()
         if levels[-1] != 0 or (levels[1:] > levels[:-1]).any():
@@ -123,12 +123,12 @@ class EulerT(Rule):
 
 
 class Solver:
-    """A step rule on a grid, its inner levels times `shift` (alpha of paper eq. 23). Raises ValueError for shift <= 0."""
+    """A step rule on a grid, whose inner levels are multiplied by `shift` > 0 (alpha of paper eq. 23)."""
 
     def __init__(self, rule: Rule, grid: Grid, shift: float = 1.0) -> None:
         limits.check_shift(shift)
-        self.rule, self.grid, self.shift = rule, grid, shift
+        self.name, self.rule, self.grid, self.shift = rule.name, rule, grid, shift
 
     def sample(self, net: Net, formulation: Formulation, eps: Tensor, steps: int) -> Sample:
-        """Noise `eps` [B, ...] to data in `steps` steps. Raises ValueError where rule or grid is not offered for the path."""
+        """Noise `eps` [B, ...] to data in `steps` steps. ValueError where rule or grid is not offered for the path."""
         return self.rule.sample(net, formulation, eps, self.grid.levels(formulation, steps, self.shift))

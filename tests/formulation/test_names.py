@@ -1,0 +1,276 @@
+import importlib
+import itertools
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from flowzoo.formulation import names
+from flowzoo.formulation.formulation import Formulation
+from flowzoo.formulation.limits import MODE_S_MAX
+from flowzoo.formulation.names import TABLE, check, check_solver, family, file_name, parse, variant_name
+
+CONF = Path(__file__).parents[2] / "conf"
+CLASS = "flowzoo.formulation."
+
+
+def part(name: str, **values: object) -> dict[str, object]:
+    return {"_target_": CLASS + name, **values}
+
+
+RF = {"schedule": part("schedule.RF"), "target": part("target.Velocity")}
+UNIFORM = part("timestep.Uniform")
+
+
+def edm(P_m: object = -1.2, P_s: object = 1.2, sigma_data: object = 0.5) -> dict[str, object]:
+    return {"schedule": part("schedule.EDM", P_m=P_m, P_s=P_s), "target": part("target.F", sigma_data=sigma_data)}
+
+
+def test_the_table_is_the_papers() -> None:
+    assert len(TABLE) == 61
+    families = [family(name) for name in TABLE]
+    assert {f: families.count(f) for f in families} == {
+        **dict.fromkeys(("eps/linear", "v/linear", "eps/cos", "v/cos", "rf", "rf/cosmap", "edm/rf", "edm/cos"), 1),
+        **{"rf/mode": 8, "rf/lognorm": 30, "edm": 15},
+    }
+    modes = [name for name in TABLE if name.startswith("rf/mode")]
+    assert modes == [f"rf/mode({s})" for s in ("-1.00", "-0.54", "-0.08", "0.38", "0.83", "1.00", "1.29", "1.75")]
+    assert TABLE["rf/mode(0.83)"]["sampler"]["s"] == -1 + 2.75 * 4 / 6
+    assert len({str(config) for config in TABLE.values()}) == 61
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_names_go_both_ways(name: str) -> None:
+    config = TABLE[name]
+    assert variant_name(config["path"], config["sampler"]) == name
+    assert parse(name) == parse(file_name(name)) == config
+    assert file_name(file_name(name)) == file_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", file_name(name))
+
+
+def free_configs() -> list[dict[str, dict]]:
+    rng = random.Random(0)
+    values = [0.0, 0.5, 0.83, 0.8333333333333333, 0.83333, -1 + 2.75 * 5 / 6, 1.29, 0.38, 0.375, 1e-5, 0.123456, 1.0]
+    values += [rng.uniform(0.01, 1.7) for _ in range(20)]
+    targets = [part(f"target.{t}") for t in ("Velocity", "Eps", "V", "X0")]
+    targets += [part("target.F", sigma_data=sd) for sd in (0.5, 0.25, 1.0, 0.4812345, "data")]
+    plain = [part(f"schedule.{s}") for s in ("RF", "Cosine", "LDMLinear", "DDPMLinear")]
+    edms = [part("schedule.EDMRF"), part("schedule.EDMCosine")]
+    edms += [part("schedule.EDM", P_m=m, P_s=s) for m, s in ((-1.2, 0.6), (-1.234, 1e-5), (0.0, 12345.678))]
+    samplers = [part("timestep.CosMap"), *(part("timestep.Mode", s=s) for s in values)]
+    samplers += [part("timestep.LogitNormal", m=-s, s=abs(s) + 0.1) for s in values]
+    pairs = [*itertools.product(plain, targets, [UNIFORM, *samplers]), *itertools.product(edms, targets, [UNIFORM])]
+    return [{"path": {"schedule": s, "target": t}, "sampler": law} for s, t, law in pairs]
+
+
+def test_free_names_are_one_to_one() -> None:
+    seen: dict[str, dict] = {}
+    for config in free_configs():
+        name = variant_name(config["path"], config["sampler"])
+        assert re.fullmatch(r"[^\s=]+|[^\s]*sigma_data=[^\s=]+", name)
+        assert re.fullmatch(r"[A-Za-z0-9.+_-]+", file_name(name))
+        assert seen.setdefault(file_name(name), config) is config, name
+        assert parse(name) == parse(file_name(name)) == config, name
+
+
+@pytest.mark.parametrize(
+    ("path", "sampler", "name", "file"),
+    [
+        (RF, part("timestep.Mode", s=0.83), "rf/mode(0.830)", "rf_mode_0.830"),
+        (RF, part("timestep.Mode", s=0.8333), "rf/mode(0.8333)", "rf_mode_0.8333"),
+        (RF, part("timestep.Mode", s=0.375), "rf/mode(0.38)", "rf_mode_0.38"),
+        (RF, part("timestep.LogitNormal", m=0, s=1), "rf/lognorm(0.00,1.00)", "rf_lognorm_0.00_1.00"),
+        (RF, part("timestep.LogitNormal", m=-0.0, s=0.125), "rf/lognorm(0.00,0.125)", "rf_lognorm_0.00_0.125"),
+        (edm(sigma_data="data"), UNIFORM, "edm(-1.20,1.20,sigma_data=data)", "edm_-1.20_1.20_sd-data"),
+        (
+            {"schedule": part("schedule.EDMRF"), "target": part("target.F", sigma_data=1)},
+            UNIFORM,
+            "edm(sigma_data=1.00)/rf",
+            "edm_sd-1.00_rf",
+        ),
+        (
+            {"schedule": part("schedule.DDPMLinear"), "target": part("target.Eps")},
+            part("timestep.LogitNormal", m=0.0, s=1.0),
+            "eps/ddpm_linear/lognorm(0.00,1.00)",
+            "eps_ddpm_linear_lognorm_0.00_1.00",
+        ),
+        (
+            {"schedule": part("schedule.RF"), "target": part("target.X0")},
+            part("timestep.Mode", s=0.5),
+            "x0/rf/mode(0.50)",
+            "x0_rf_mode_0.50",
+        ),
+        (
+            {"schedule": {"_target_": "mine.Sine", "k": 2, "kind": "a b"}, "target": part("target.V")},
+            {"_target_": "mine.Beta", "alpha": 0.5},
+            "v/Sine(k=2.00,kind=a b)/Beta(alpha=0.50)",
+            "v_Sine_k-2.00_kind-a_b_Beta_alpha-0.50",
+        ),
+    ],
+)
+def test_printed_names(path: dict, sampler: dict, name: str, file: str) -> None:
+    assert variant_name(path, sampler) == name
+    assert file_name(name) == file
+    check(path, sampler)
+
+
+def test_families_for_analysis() -> None:
+    assert [
+        family(n) for n in ("rf/lognorm(0.00,1.00)", "edm(-1.20,1.20,sigma_data=data)", "edm/rf", "v/cos", "rf")
+    ] == [*("rf/lognorm", "edm", "edm/rf", "v/cos", "rf")]
+
+
+@pytest.mark.parametrize(
+    "name", ["rff", "", "edm", "edm(0.00,0.60)/rf", "edm_rf_rf", "x0(sigma_data=1.00)/rf", "rf/mode", "v"]
+)
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a formulation; `python -m sweeps list sd3_61`"):
+        parse(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "sampler", "message"),
+    [
+        (RF, part("timestep.Mode", s=2.0), r"mode's s = 2\.0 .*1\.75"),
+        (RF, part("timestep.Mode", s=-1.0001), r"mode's s = -1\.0001"),
+        (RF, part("timestep.LogitNormal", m=0.0, s=0.0), "lognorm's s"),
+        (RF, part("timestep.LogitNormal", m="x", s=1.0), "lognorm's m = 'x' is not a number"),
+        (RF, part("timestep.LogitNormal", m=0.0), "takes: m, s"),
+        (RF, part("timestep.Uniform", m=0.0), "takes: none"),
+        (RF, {}, "no _target_"),
+        (RF, part("timestep.Lognormal", m=0.0, s=1.0), "does not exist; allowed: .*LogitNormal"),
+        (edm(P_s=0), UNIFORM, "EDM's P_s = 0"),
+        (edm(P_m=float("nan")), UNIFORM, "EDM's P_m"),
+        (edm(sigma_data=-1), UNIFORM, "sigma_data = -1"),
+        (edm(sigma_data="measured"), UNIFORM, "sigma_data = 'measured'"),
+        (edm(), part("timestep.CosMap"), "edm takes the uniform sampler only, not cosmap"),
+        (
+            TABLE["edm/rf"]["path"],
+            part("timestep.LogitNormal", m=0.0, s=1.0),
+            r"edm_rf takes .* not lognorm\(0\.00,1\.00\)",
+        ),
+        (TABLE["edm/cos"]["path"], {"_target_": "mine.Beta"}, "edm_cos takes the uniform sampler only, not Beta"),
+    ],
+)
+def test_bad_configs_are_refused(path: dict, sampler: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(path, sampler)
+
+
+def test_exact_limits_are_accepted() -> None:
+    for s in (-1, MODE_S_MAX):
+        check(RF, part("timestep.Mode", s=s))
+
+
+def solver(rule: str = "Recombine", grid: str = "Common", shift: object = 1.0) -> dict[str, object]:
+    return {
+        "rule": {"_target_": f"flowzoo.sampling.solver.{rule}"},
+        "grid": {"_target_": f"flowzoo.sampling.grid.{grid}"},
+        "shift": shift,
+    }
+
+
+@pytest.mark.parametrize("name", ["edm(-1.20,1.20)", "edm/rf", "edm/cos"])
+def test_solvers_that_do_not_fit_the_path_are_refused(name: str) -> None:
+    path = TABLE[name]["path"]
+    with pytest.raises(ValueError, match="euler_t is not offered for edm"):
+        check_solver(solver(rule="EulerT"), path)
+    check_solver(solver(rule="Heun", grid="Karras"), path)
+    check_solver(solver(rule="EulerT", grid="UniformT"), RF)
+    if name.startswith("edm("):
+        with pytest.raises(ValueError, match="uniform_t is not offered for edm"):
+            check_solver(solver(grid="UniformT"), path)
+    else:
+        check_solver(solver(grid="UniformT"), path)
+
+
+@pytest.mark.parametrize("shift", [0, -1.0, float("nan"), "3"])
+def test_shift_out_of_range_is_refused(shift: object) -> None:
+    with pytest.raises(ValueError, match=r"solver\.shift = "):
+        check_solver(solver(shift=shift), RF)
+
+
+def test_the_parts_say_what_the_classes_say() -> None:
+    for known in (names.SCHEDULES, names.TARGETS, names.SAMPLERS):
+        for target, known_part in known.items():
+            module, _, cls = target.rpartition(".")
+            found = getattr(importlib.import_module(module), cls)
+            assert list(vars(found(*[1.0] * len(known_part.parameters))))[: len(known_part.parameters)] == list(
+                known_part.parameters
+            )
+            if known is names.SCHEDULES:
+                for flag in ("fixed_law", "euler_t", "uniform_t"):
+                    assert getattr(found, flag) == getattr(known_part, flag)
+
+
+@pytest.fixture
+def composed(tmp_path: Path):
+    (tmp_path / "main.yaml").write_text(
+        "defaults: [_self_, path: rf, sampler: uniform, variant: null, solver: recombine]\nsigma_data: 0.5\n"
+        f"hydra: {{searchpath: ['file://{CONF}']}}\n"
+    )
+    names.register_variants()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        yield lambda *overrides: compose("main", list(overrides))
+
+
+def build(cfg: DictConfig) -> Formulation:
+    return Formulation(instantiate(cfg.path.schedule), instantiate(cfg.path.target), instantiate(cfg.sampler))
+
+
+def test_every_variant_is_an_option(composed) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    override = OverridesParser.create(config_loader=loader).parse_overrides(["variant=glob(*)"])[0]
+    assert sorted(override.sweep_string_iterator()) == sorted(map(file_name, TABLE))
+    for name, config in TABLE.items():
+        cfg = composed(f"variant={file_name(name)}")
+        assert variant_name(cfg.path, cfg.sampler) == name
+        assert {key: dict(value) for key, value in cfg.path.items()} == config["path"]
+        assert dict(cfg.sampler) == config["sampler"]
+        build(cfg)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("", "rf"),
+        ("path=edm", "edm(-1.20,1.20)"),
+        ("path=edm path.schedule.P_m=0 path.schedule.P_s=0.6", "edm(0.00,0.60)"),
+        ("path=edm sigma_data=data", "edm(-1.20,1.20,sigma_data=data)"),
+        ("path=edm_cos", "edm/cos"),
+        ("sampler=lognorm sampler.m=-0.5", "rf/lognorm(-0.50,1.00)"),
+        ("path/schedule=cosine path/target=v", "v/cos"),
+        ("path=eps_linear path/target=x0 sampler=cosmap", "x0/linear/cosmap"),
+        ("path/target=F sampler=mode sampler.s=1", "F/rf/mode(1.00)"),
+        ("path/schedule=ddpm_linear path/target=eps", "eps/ddpm_linear"),
+        ("solver=heun solver/grid=karras solver.shift=3", "rf"),
+    ],
+)
+def test_what_users_type(composed, overrides: str, name: str) -> None:
+    cfg = composed(*overrides.split())
+    check(cfg.path, cfg.sampler)
+    check_solver(cfg.solver, cfg.path)
+    assert variant_name(cfg.path, cfg.sampler) == name
+    if cfg.sigma_data != "data":
+        build(cfg)
+
+
+@pytest.mark.parametrize("rule", ["recombine", "heun", "euler_t"])
+@pytest.mark.parametrize("grid", ["common", "path", "uniform_t", "karras"])
+def test_solver_options_are_named_as_their_objects(composed, rule: str, grid: str) -> None:
+    made = instantiate(composed(f"solver={rule}", f"solver/grid={grid}").solver)
+    assert (made.name, made.grid.name, made.shift) == (rule, grid, 1.0)
+
+
+def test_options_of_paths_and_samplers_are_the_parts_words(composed) -> None:
+    for option in (CONF / "path").glob("*.yaml"):
+        cfg = composed(f"path={option.stem}")
+        assert file_name(family(variant_name(cfg.path, cfg.sampler))) == option.stem
+    for option in (CONF / "sampler").glob("*.yaml"):
+        assert names.SAMPLERS[composed(f"sampler={option.stem}").sampler._target_].word == option.stem

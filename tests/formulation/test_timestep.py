@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from flowzoo.formulation.limits import MODE_S_MAX
+from flowzoo.formulation.schedule import RF, Cosine
+from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
+
+SAMPLERS = [
+    Uniform(),
+    CosMap(),
+    *(LogitNormal(m, s) for m, s in ((0.0, 1.0), (-1.0, 0.2), (1.0, 2.2))),
+    *(Mode(s) for s in (-1.0, -0.08, 0.0, 1.29, 1.75, MODE_S_MAX)),
+]
+every = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{type(s).__name__}{list(vars(s).values())}")
+U = torch.linspace(0.0103, 0.9897, 301, dtype=torch.float64)
+
+
+@every
+def test_density_is_the_inverse_slope_of_the_quantile(sampler: TimestepSampler) -> None:
+    # at mode's largest s the slope vanishes at u = 1/2, where no inversion can be exact
+    u = U[(U - 0.5).abs() > 0.01]
+    t, slope = torch.func.jvp(sampler.quantile, (u,), (torch.ones_like(u),))
+    assert_close(sampler.density(t) * slope, torch.ones_like(u), rtol=1e-7, atol=0)
+
+
+@every
+def test_quantile_rises_within_the_unit_interval(sampler: TimestepSampler) -> None:
+    k = torch.tensor([0, 1, 2, 2**22, 2**24 - 2, 2**24 - 1], dtype=torch.float64)
+    u = torch.cat([(k + 0.5) / 2**24, U]).sort().values
+    t = sampler.quantile(u)
+    assert (t.diff() > 0).all()
+    assert t.min() > 0
+    assert t.max() < 1
+
+
+@every
+def test_density_integrates_to_the_law(sampler: TimestepSampler) -> None:
+    low, high = sampler.quantile(torch.tensor([0.1, 0.45], dtype=torch.float64))
+    t = low + (high - low) * (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
+    assert sampler.density(t).mean().item() * (high - low).item() == pytest.approx(0.35, abs=1e-6)
+
+
+def test_mode_stops_rising_just_beyond_its_limits() -> None:
+    assert Mode(MODE_S_MAX).quantile(U).diff().min() > 0
+    beyond = Mode(0.0)
+    beyond.s = MODE_S_MAX + 0.05
+    assert beyond.quantile(U).diff().min() < 0
+
+
+def test_mode_zero_is_uniform() -> None:
+    assert_close(Mode(0.0).quantile(U), U, rtol=0, atol=0)
+    assert_close(Mode(0.0).density(U), torch.ones_like(U))
+
+
+@pytest.mark.parametrize("s", [-1.0, 0.83, 1.75])
+def test_mode_is_the_law_of_equation_20(s: float) -> None:
+    # paper eq. 20 falls in u: its draws at 1 - u are ours at u
+    f = 1 - (1 - U) - s * (torch.cos(math.pi / 2 * (1 - U)) ** 2 - 1 + (1 - U))
+    assert_close(Mode(s).quantile(U), f)
+
+
+def test_the_signs_of_m_and_s() -> None:
+    middle = torch.tensor([0.5], dtype=torch.float64)
+    ends = torch.tensor([0.01, 0.99], dtype=torch.float64)
+    assert LogitNormal(-0.5, 1.0).quantile(middle) < 0.5 < LogitNormal(0.5, 1.0).quantile(middle)
+    assert (Mode(1.29).density(middle) > 1).all()
+    assert (Mode(-0.54).density(ends) > 1).all()
+
+
+def test_cosmap_gives_rf_the_log_snr_of_cosine() -> None:
+    assert_close(RF().at_t(CosMap().quantile(U)).sigma, Cosine().at_t(U).sigma)
+
+
+def test_lognorm_median_and_width() -> None:
+    u = torch.special.ndtr(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+    assert_close(torch.logit(LogitNormal(0.5, 0.6).quantile(u)), torch.tensor([-0.1, 0.5, 1.1], dtype=torch.float64))
