@@ -79,21 +79,23 @@ class Charts:
         tooltip = ["variant:N", "family:N", "front:Q", "fid:Q", "clip:Q", "rank:Q"]
         shown = base.transform_filter(SHOWN)
         points = shown.mark_circle(size=110, opacity=0.9).encode(x=x, y=y, color=self.colour, tooltip=tooltip)
-        names = (
-            shown.transform_filter("datum.front == 1")
-            .mark_text(align="right", dx=-9, dy=-5, fontSize=11, color="currentColor")
-            .encode(x=x, y=y, text="variant:N")
-        )
-        return self._finish(alt.layer(fronts_drawn, points, names), 420, [at]), labels
+        first = base.transform_joinaggregate(low="min(fid)", high="max(fid)").transform_filter(SHOWN)
+        # names stand on the empty side of the front, but for those that would run into the axis
+        at_axis = "datum.fid - datum.low < 0.25 * (datum.high - datum.low)"
+        named = first.transform_filter("datum.front == 1").encode(x=x, y=y, text="variant:N")
+        style: dict[str, Any] = {"fontSize": 11, "color": "currentColor"}
+        names = [
+            named.transform_filter(f"!({at_axis})").mark_text(align="right", dx=-9, dy=-6, **style),
+            named.transform_filter(at_axis).mark_text(align="left", dx=9, dy=10, **style),
+        ]
+        return self._finish(alt.layer(fronts_drawn, points, *names), 420, [at]), labels
 
     def against_steps(self, metric: str, title: str) -> tuple[dict[str, Any], list[str]] | None:
         """The paper's Fig. 3: a score against the number of steps, by variant; None where steps do not vary."""
         study = self.study
-        other = [(study.label(s, without=("steps",)), s) for s in study.settings]
-        by_label: dict[str, list[tuple[str, ...]]] = {}
-        for label, setting in other:
-            by_label.setdefault(label, []).append(setting)
-        curves = {label: found for label, found in by_label.items() if len(found) > 1}
+        curves = self._curves(("steps",))
+        if not curves:  # a small protocol may change guidance with the number of steps
+            curves = {f"{k}, guidance by number of steps": v for k, v in self._curves(("steps", "guidance")).items()}
         if not curves:
             return None
         values = []
@@ -123,6 +125,14 @@ class Charts:
             tooltip=["variant:N", "steps:Q", f"{metric}:Q", "rank:Q", alt.Tooltip("n:Q", title="seeds")], point=True,
         )  # fmt: skip
         return self._finish(chart, 300, [alt.param(name="at", value=0)]), list(curves)
+
+    def _curves(self, without: tuple[str, ...]) -> dict[str, list[tuple[str, ...]]]:
+        """Settings that differ in the number of steps (and what else is in `without`) alone, by what they share."""
+        by_label: dict[str, list[tuple[str, ...]]] = {}
+        for setting in self.study.settings:
+            by_label.setdefault(self.study.label(setting, without), []).append(setting)
+        steps = {label: {self.study.cell(s, "steps") for s in found} for label, found in by_label.items()}
+        return {label: found for label, found in by_label.items() if len(found) == len(steps[label]) > 1}
 
     def densities(self) -> list[dict[str, Any]]:
         """The timestep laws, over t and over log-SNR."""

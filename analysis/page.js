@@ -55,6 +55,7 @@ for (const place of document.querySelectorAll(".chart")) {
   const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
   vegaEmbed(place, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } }).then(({ view }) => {
     views.push(view);
+    filter();
     place.dataset.drawn = "yes";
     const choice = document.querySelector(`select[data-charts~="${place.dataset.spec}"]`);
     if (choice) {

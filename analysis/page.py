@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -33,7 +34,6 @@ def page(studies: Sequence[Study], title: str) -> str:
         for name, colour in family_colours.items()
     )
     here = files("analysis")
-    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     contents = ""
     if len(studies) > 1:
         links = "".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in sections)
@@ -52,9 +52,15 @@ def page(studies: Sequence[Study], title: str) -> str:
         '<div class="filters"><div><input id="search" type="search" placeholder="Filter variants" aria-label="Filter '
         f'variants">{chips}<button class="chip" id="all">show all</button></div></div>'
         f"<main>{body}<footer>flowzoo. The same numbers: report.md, ranking.csv, results.csv.</footer></main>"
-        f"<script>{library}</script><script>{(here / 'page.js').read_text()}</script>"
+        f"<script>{_library()}</script><script>{(here / 'page.js').read_text()}</script>"
         "</body></html>\n"
     )
+
+
+@cache
+def _library() -> str:
+    """Vega-Embed, Vega-Lite and Vega as one script."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 class _Section:

@@ -52,7 +52,7 @@ class Deviation(NamedTuple):
 PROTOCOL: tuple[Deviation, ...] = (
     Deviation("Training data", "ImageNet (captions “a photo of a …”) and CC12M", ("data.name",)),
     Deviation("Evaluated on", "COCO-2014 validation images and captions", ("data.name",), form="{}, held-out split"),
-    Deviation("Text encoders", "CLIP-L/14, OpenCLIP bigG/14, T5-XXL, each dropped with p = 46.4 %", ("text",)),
+    Deviation("Text encoders", "CLIP-L/14, OpenCLIP bigG/14, T5-XXL, each dropped with p = 46.4 %", ("text.encoders",)),
     Deviation("Autoencoder", "latents, f = 8, normalised", ("autoencoder",)),
     Deviation("Learning rate", "AdamW, 1e-4", ("optimizer.lr",), (1e-4,)),
     Deviation("Warm-up steps", "1000, linear", ("optimizer.warmup_steps",), (1000,)),
@@ -61,8 +61,7 @@ PROTOCOL: tuple[Deviation, ...] = (
     Deviation("EMA form", "plain", ("ema.bias_correction",), (False,), words=("plain", "bias-corrected")),
     Deviation("Samples a setting", "1000", ("evaluation.samples",), (1000,)),
     Deviation("Weights scored", "EMA and raw", ("evaluation.weights",)),
-    Deviation("Solver", "Euler", ("solver",)),
-    Deviation("Features of FID and CLIP score", "CLIP L/14", ("metric",)),
+    Deviation("Solver", "Euler", ("solver.rule", "solver.grid", "solver.shift")),
     Deviation("EDM's sigma_data", "0.5", ("sigma_data",), (0.5,)),
 )
 PAPER_SETTINGS = (

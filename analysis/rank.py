@@ -58,7 +58,7 @@ def notes(ranking: Ranking, results: Results) -> list[str]:
     if not ranking.ranked:
         varying = [name for name in ("dataset", "backbone", "protocol") if len(results.values(name)) > 1]
         lines.append(f"no variant has all {len(ranking.settings)} settings of every seed; choose some with --include-…")
-        lines += [f"  --include-{name}: {', '.join(filter(None, results.values(name)))}" for name in varying]
+        lines += [f"  --include-{name}: {', '.join(results.values(name))}" for name in varying]
     return lines
 
 

@@ -51,8 +51,7 @@ class Results:
 
     def values(self, column: str) -> list[str]:
         """Distinct values of a setting column, numbers in numeric order."""
-        seen = {row.record.get(column, "") for row in self.rows}
-        return sorted(seen, key=natural)
+        return sorted({value for row in self.rows if (value := row.record.get(column))}, key=natural)
 
     def include(self, wanted: Mapping[str, Sequence[str]]) -> "Results":
         """The rows whose columns have one of the wanted values.

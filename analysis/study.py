@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from statistics import fmean
+from statistics import correlation, fmean
 from typing import Any
 
 from analysis.collect import Run
@@ -95,9 +95,8 @@ class Study:
         pairs = [(e.rank_all, self.paper[e.variant].all) for e in self.ranking.ranked if e.variant in self.paper]
         if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
             return None
-        from scipy.stats import spearmanr
-
-        return float(spearmanr(*zip(*pairs, strict=True)).statistic), len(pairs)
+        ours, theirs = (_places(side) for side in zip(*pairs, strict=True))
+        return correlation(ours, theirs), len(pairs)
 
     def distinct(self, column: str) -> list[str]:
         """Values of a column among the rows that have scores."""
@@ -175,6 +174,7 @@ class Study:
             words = (item.words[bool(value)] if item.words else say(value) for value in values)
             told = item.form.format(", ".join(dict.fromkeys(words))) if values else ""
             rows.append((item.what, item.paper, "as in the paper" if same else told or "not recorded"))
+        rows.append(("Features of FID and CLIP", "CLIP L/14", self.extractor.get("identity.name", "not recorded")))
         n = len(self.ranking.settings)
         rows.append(("Settings ranked", PAPER_SETTINGS, f"{n} on one data set" if n else "none yet"))
         rows.append(("Variants ranked", "61", str(len(self.ranking.ranked))))
@@ -234,6 +234,11 @@ def studies(runs: Sequence[Run], results: Results) -> list[Study]:
         sources = dict.fromkeys(row.source for row in rows)
         out.append(Study(key, [by_folder[s] for s in sources], Results(results.columns, rows)))  # type: ignore[arg-type]
     return out
+
+
+def _places(values: Sequence[float]) -> list[float]:
+    """The place of each value in sorted order; equal values share the mean of their places."""
+    return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
 
 
 def number(value: float | None) -> str:

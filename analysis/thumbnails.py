@@ -2,26 +2,28 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
-WIDTHS = (560, 440, 340, 260, 180, 120)  # pixels, tried from the largest
+WIDEST, NARROWEST = 560, 80  # pixels
 QUALITY = 80
 
 
 def thumbnails(grids: Mapping[str, Path], budget: int) -> dict[str, str]:
-    """WebP data URIs of the pictures, all at the largest of `WIDTHS` that keeps them within `budget` bytes together.
+    """WebP data URIs of the pictures, all of one width, narrowed until together they take at most `budget` bytes.
 
-    A picture that cannot be read is left out; pictures are never enlarged.
+    A picture that cannot be read is left out.
     """
-    out: dict[str, str] = {}
-    for width in WIDTHS:
+    width = WIDEST
+    while True:
         out = {name: uri for name, path in grids.items() if (uri := _uri(path, width))}
-        if sum(map(len, out.values())) <= budget:
-            break
-    return out
+        total = sum(map(len, out.values()))
+        if total <= budget or width <= NARROWEST:
+            return out
+        width = max(NARROWEST, int(width * min(0.9, math.sqrt(budget / total))))
 
 
 def _uri(path: Path, width: int) -> str | None:
@@ -32,6 +34,9 @@ def _uri(path: Path, width: int) -> str | None:
         return None
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+    elif (whole := width // image.width) > 1:
+        # WebP halves the resolution of colour, which would smear pictures of 16 x 16 pixels
+        image = image.resize((whole * image.width, whole * image.height), Image.Resampling.NEAREST)
     data = io.BytesIO()
     image.save(data, "WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()

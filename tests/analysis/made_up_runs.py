@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -21,7 +22,13 @@ SETTINGS = [(50, 1.0), (50, 2.5), (50, 5.0), (5, 5.0), (10, 5.0), (25, 5.0)]
 
 
 def write_run(
-    sweep: Path, name: str, seed: int = 0, state: str = "done", dataset: str = "shapes", weights=("ema", "raw", "init")
+    sweep: Path,
+    name: str,
+    seed: int = 0,
+    state: str = "done",
+    dataset: str = "shapes",
+    weights: Sequence[str] = ("ema", "raw", "init"),
+    settings: Sequence[tuple[int, float]] = SETTINGS,
 ) -> Path:
     """One run folder; the scores are a smooth function of the name, so that fronts differ between settings."""
     rng = random.Random(f"{name}{seed}{dataset}")
@@ -67,7 +74,7 @@ def write_run(
         writer.writeheader()
         quality, slope = rng.random(), rng.random()
         for kind in weights:
-            for steps, guidance in SETTINGS:
+            for steps, guidance in settings:
                 fid = 20 + 40 * quality + 200 * (0.3 + slope) / steps + 3 * (5 - guidance) + (kind == "raw") * 5
                 clip = 0.26 - 0.03 * slope - 0.05 / steps - 0.01 * (5 - guidance) + 0.004 * rng.random()
                 if kind == "init":
@@ -93,3 +100,12 @@ def write_run(
         "dim": 64, "quality": {"retrieval_top1": 0.94}, "reference": "shapes-val-1234",
     }))  # fmt: skip
     return folder
+
+
+def write_sweep(folder: Path) -> None:
+    """Fourteen variants done with one seed, one diverged, one failed, one still running."""
+    for name in NAMES:
+        write_run(folder, name)
+    write_run(folder, "edm(1.20,1.80)", state="diverged")
+    write_run(folder, "rf/mode(1.75)", state="failed")
+    write_run(folder, "rf/lognorm(1.00,2.20)", state="running")

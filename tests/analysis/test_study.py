@@ -4,7 +4,9 @@ import pytest
 from made_up_runs import NAMES, write_run
 from scipy.stats import spearmanr
 
+from analysis.charts import Charts
 from analysis.collect import collect, results
+from analysis.families import colours
 from analysis.paper import PAPER_RANKS
 from analysis.study import Study, flatten, say, studies
 from flowzoo.formulation import names
@@ -77,3 +79,24 @@ def test_the_papers_ranks_belong_to_names_of_the_61() -> None:
 def test_config_in_words() -> None:
     assert say({"_target_": "a.b.Shapes", "size": 3, "rate": 1e-4}) == "Shapes (size 3, rate 0.0001)"
     assert flatten({"a": {"b": 1, "c": [1, 2]}}) == {"a.b": "1", "a.c": "1, 2"}
+
+
+def test_scores_are_drawn_against_steps_where_guidance_changes_with_them(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        write_run(tmp_path, name, settings=[(5, 5.0), (25, 2.5), (50, 1.0)], weights=("ema",))
+    (study,) = of(tmp_path)
+    found = Charts(study, colours(NAMES)).against_steps("fid", "FID")
+    assert found is not None
+    assert found[1] == ["the only setting, guidance by number of steps"]
+    steps = (
+        {value["steps"] for data in found[0]["datasets"].values() for value in data}
+        if "datasets" in found[0]
+        else {value["steps"] for value in found[0]["data"]["values"]}
+    )
+    assert steps == {5.0, 25.0, 50.0}
+
+
+def test_one_number_of_steps_makes_no_curve(tmp_path: Path) -> None:
+    write_run(tmp_path, "rf", settings=[(50, 1.0), (50, 5.0)])
+    (study,) = of(tmp_path)
+    assert Charts(study, colours(["rf"])).against_steps("fid", "FID") is None
