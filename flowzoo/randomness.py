@@ -19,7 +19,8 @@ def generator(seed: int, step: int, purpose: str, device: torch.device | str = "
 def uniform(shape: tuple[int, ...], gen: torch.Generator) -> torch.Tensor:
     """Draws strictly inside (0, 1), float64, as (k + 1/2) / 2^24.
 
-    An exact 0 (once in 2^24 draws of an ordinary generator) would make EDM's sigma 0 and every EDM variant diverge together.
+    An exact 0 (once in 2^24 draws of an ordinary generator) would make EDM's sigma 0, and every EDM variant would
+    diverge together.
     """
     k = torch.randint(0, 1 << 24, shape, generator=gen, device=gen.device)
     return (k.double() + 0.5) / (1 << 24)

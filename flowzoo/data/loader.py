@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Protocol
 
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,6 +14,7 @@ from flowzoo.data.memory import free_memory, gib
 from flowzoo.data.source import Source
 from flowzoo.data.textcache import Encoders, TextCache, encode
 from flowzoo.encoders.text import Text
+from flowzoo.progress import track
 from flowzoo.randomness import generator
 
 _CHUNK = 1024  # images decoded at once into the device cache
@@ -93,7 +93,7 @@ class Resident:
             )
         self._plan = plan
         self._images = torch.empty(shape, dtype=torch.uint8, device=device)
-        for start in track(range(0, len(source), _CHUNK), f"images of {source.name}", transient=True):
+        for start in track(range(0, len(source), _CHUNK), f"images of {source.name}"):
             chunk = range(start, min(start + _CHUNK, len(source)))
             self._images[start : chunk.stop] = torch.from_numpy(source.images(chunk))
         self._text = TextCache(source, encoders, device)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from flowzoo.data.memory import free_memory, gib
 from flowzoo.data.source import Source
 from flowzoo.encoders.text import Text
+from flowzoo.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TextCache:
         numbers: dict[str, int] = {}
         listed: list[int] = []
         counts: list[int] = []
-        for index in track(range(len(source)), f"captions of {source.name}", transient=True):
+        for index in track(range(len(source)), f"captions of {source.name}"):
             alternatives = source.captions(index)
             counts.append(len(alternatives))
             listed.extend(numbers.setdefault(caption, len(numbers)) for caption in alternatives)
@@ -76,7 +76,7 @@ class TextCache:
             log.warning("%d captions encoded take %s, above %s: each batch is encoded anew", n, gib(need), gib(budget))
             return None
         kept = _map(one, lambda x: x.new_empty(n, *x.shape[1:]))
-        for start in track(range(0, n, _CHUNK), "encoding captions", transient=True):
+        for start in track(range(0, n, _CHUNK), "encoding captions"):
             part = _encode_half(self._encoders, self.captions[start : start + _CHUNK], self._device)
             for whole, piece in zip(_leaves(kept), _leaves(part), strict=True):
                 whole[start : start + _CHUNK] = piece

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor
+
+from flowzoo.progress import track
 
 if TYPE_CHECKING:
     from flowzoo.data.source import Source

@@ -1,0 +1,115 @@
+"""From a resolved config to the objects of a run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from flowzoo.data.source import Source, measure
+from flowzoo.encoders.autoencoder import Pixels
+from flowzoo.encoders.text import TextEncoders
+from flowzoo.formulation.formulation import Formulation
+from flowzoo.randomness import word
+
+
+@dataclass(frozen=True)
+class Built:
+    formulation: Formulation
+    backbone: nn.Module
+    autoencoder: Pixels
+    text: TextEncoders
+
+    def to(self, device: torch.device) -> "Built":
+        """Moves the networks in place."""
+        for part in (self.backbone, self.autoencoder, self.text):
+            part.to(device)
+        return self
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """The device for work outside Lightning; `trainer.accelerator=cpu` keeps everything off a GPU."""
+    gpu = torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+
+def is_auto(value: Any) -> bool:
+    return value == "auto"
+
+
+def precision_of(cfg: DictConfig, device: torch.device) -> str:
+    automatic = "bf16-mixed" if device.type == "cuda" else "32-true"
+    return automatic if is_auto(cfg.trainer.precision) else str(cfg.trainer.precision)
+
+
+def compile_mode_of(cfg: DictConfig, device: torch.device) -> str | None:
+    """CUDA graphs where there is a GPU, nothing elsewhere, unless the user said otherwise."""
+    gpu = device.type == "cuda"
+    wanted = gpu if is_auto(cfg.trainer.compile) else cfg.trainer.compile
+    return ("reduce-overhead" if gpu else "default") if wanted else None
+
+
+def source_of(cfg: DictConfig, split: str) -> Source:
+    return instantiate(cfg.data.source, split=split)
+
+
+def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Pixels:
+    return instantiate(cfg.autoencoder, mean=statistics["mean"], std=statistics["std"])
+
+
+def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) -> dict[str, Any]:
+    """Mean and deviation of the pixels, from the config or measured once and kept in the run folder.
+
+    `deviation` is that of the normalised images, EDM's sigma_data where `sigma_data=data` asks for the measured one.
+    """
+    kept = folder / "data.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    if train is None:
+        raise FileNotFoundError(f"{kept} is missing: was this run trained?")
+    if cfg.data.mean is None or cfg.data.std is None:
+        mean, std = measure(train)
+    else:
+        mean, std = list(cfg.data.mean), list(cfg.data.std)
+    count = min(len(train), 10_000)
+    latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(torch.from_numpy(train.images(range(count))))
+    statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
+    kept.write_text(json.dumps(statistics))
+    return statistics
+
+
+def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulation:
+    target = OmegaConf.to_container(cfg.path.target, resolve=True)
+    assert isinstance(target, dict)
+    if target.get("sigma_data") == "data":
+        target["sigma_data"] = statistics["deviation"]
+    return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler))
+
+
+def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders) -> nn.Module:
+    """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(word(cfg.seed, 0, "weights"))
+        size = autoencoder.latent_size(cfg.data.source.image_size)
+        backbone = {key: value for key, value in cfg.backbone.items() if key != "name"}
+        return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
+
+
+def backbone_label(cfg: DictConfig) -> str:
+    """What results call the backbone: its name with depth and width, e.g. `mmdit-d6-w256`."""
+    b = cfg.backbone
+    sizes = [f"{letter}{b[key]}" for letter, key in (("d", "depth"), ("w", "width")) if b.get(key) is not None]
+    return "-".join([b.get("name", b._target_.rsplit(".", 1)[-1].lower()), *sizes])
+
+
+def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
+    """`train` is needed where statistics of the data are still to be measured."""
+    statistics = statistics_of(cfg, folder, train)
+    autoencoder = autoencoder_of(cfg, statistics)
+    text: TextEncoders = instantiate(cfg.text)
+    return Built(formulation_of(cfg, statistics), backbone_of(cfg, autoencoder, text), autoencoder, text)

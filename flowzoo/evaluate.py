@@ -1,0 +1,17 @@
+"""Scores a trained run: `python -m flowzoo.evaluate run=DIR evaluation.samples=500 solver=heun`."""
+
+from flowzoo.runs.trained import Trained, launch_trained
+
+
+def check(trained: Trained) -> None:
+    """What the config and the run's folder already say is enough."""
+
+
+def evaluate(trained: Trained) -> None:
+    from flowzoo.training.job import score_trained
+
+    score_trained(trained.cfg, trained.run, trained.options.checkpoint)
+
+
+if __name__ == "__main__":
+    launch_trained("evaluate", check, evaluate)

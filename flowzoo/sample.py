@@ -1,0 +1,40 @@
+"""Draws images from a trained run: `python -m flowzoo.sample run=DIR prompt="a red circle, left of a blue square!"`."""
+
+from pathlib import Path
+
+from flowzoo.runs.trained import Trained, launch_trained
+
+
+def prompts_of(trained: Trained) -> list[str]:
+    """The prompts that the command names. Raises ValueError where there are none or two kinds."""
+    prompt, file = trained.options.prompt, trained.options.prompts
+    if (prompt is None) == (file is None):
+        raise ValueError('allowed is one of prompt="..." and prompts=FILE, with one prompt a line')
+    if prompt is not None:
+        return [str(prompt)]
+    if not Path(file).is_file():
+        raise ValueError(f"prompts={file}: there is no such file")
+    prompts = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"prompts={file}: the file holds no prompt")
+    return prompts
+
+
+def check(trained: Trained) -> None:
+    prompts_of(trained)
+
+
+def sample(trained: Trained) -> None:
+    from flowzoo.sampling.prompted import default_path, sample_prompts
+    from flowzoo.scoring import save_grid
+
+    prompts, options = prompts_of(trained), trained.options
+    images = sample_prompts(trained.cfg, trained.run, options, prompts)
+    out = Path(options.out) if options.out else default_path(trained.run, options)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_grid(out, images, columns=options.n)
+    print(f"{len(images)} images, a row a prompt: {out}")
+
+
+if __name__ == "__main__":
+    launch_trained("sample", check, sample)

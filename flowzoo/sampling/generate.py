@@ -1,0 +1,67 @@
+"""Images from a backbone, a formulation and a solver, in batches of one fixed size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.encoders.text import Text
+from flowzoo.formulation.formulation import Formulation
+from flowzoo.randomness import generator
+from flowzoo.sampling.guidance import guided
+from flowzoo.sampling.solver import Solver
+
+BLOCK = 100  # samples a random stream: start noise depends on (seed, index) alone, not on the batch size
+
+
+def start_noise(seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal start noise of samples `first` to `first + count - 1`, [count, *shape], drawn on the CPU."""
+    blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+    noise = torch.cat([torch.randn((BLOCK, *shape), generator=generator(seed, block, "start")) for block in blocks])
+    offset = first - blocks[0] * BLOCK
+    return noise[offset : offset + count]
+
+
+@dataclass(frozen=True)
+class Generated:
+    latents: Tensor  # [n, C, H, W]
+    path_length: Tensor  # [n]
+    nfe: int
+
+
+class Generator:
+    """Samples a backbone; compiled and under autocast on a GPU. The backbone's weights may change between calls."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        formulation: Formulation,
+        solver: Solver,
+        device: torch.device,
+        compile_mode: str | None,
+    ) -> None:
+        self.formulation, self.solver, self.device = formulation, solver, device
+        backbone.eval()
+        self._network = (
+            torch.compile(backbone.forward, mode=compile_mode, dynamic=False) if compile_mode else backbone.forward
+        )
+
+    def _forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            out = self._network(z, label, text)
+        return out.to(z.dtype, copy=True)  # the next replay of a CUDA graph overwrites its output
+
+    @torch.no_grad()
+    def __call__(self, noise: Tensor, text: Text, null: Text, steps: int, scale: float) -> Generated:
+        """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
+        net = guided(self._forward, text, null, scale)
+        sample = self.solver.sample(net, self.formulation, noise.to(self.device), steps)
+        return Generated(sample.x0, sample.path_length, sample.nfe)
+
+
+def batches(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, length) of every batch."""
+    for first in range(0, count, size):
+        yield first, min(size, count - first)

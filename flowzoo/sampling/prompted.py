@@ -1,0 +1,43 @@
+"""Images of a trained run for prompts of one's own."""
+
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from flowzoo.build import build, device_of
+from flowzoo.runs.store import Run
+from flowzoo.sampling.generate import Generator, batches, start_noise
+from flowzoo.training.checkpoint import load_weights
+
+BATCH = 100
+
+
+def sample_prompts(cfg: DictConfig, run: Run, options: DictConfig, prompts: list[str]) -> Tensor:
+    """uint8 images [len(prompts) * n, 3, H, W]: `options.n` of each prompt, one after another.
+
+    Image k of every prompt starts from the same noise, whatever the run. Raises FileNotFoundError without a checkpoint.
+    """
+    device = device_of(cfg)
+    built = build(cfg, run.path)
+    load_weights(run.path / "checkpoints" / f"{options.checkpoint}.ckpt", built.backbone, options.weights)
+    text = built.to(device).text
+    generator = Generator(built.backbone, built.formulation, instantiate(cfg.solver), device, None)
+    size = built.autoencoder.latent_size(cfg.data.source.image_size)
+    noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, size, size))
+    noise = noise.repeat(len(prompts), 1, 1, 1)
+    index = torch.arange(len(prompts)).repeat_interleave(options.n).to(device)
+    encoded = text.encode(prompts).to(device)
+    images = []
+    for first, n in batches(len(noise), BATCH):
+        part = slice(first, first + n)
+        made = generator(noise[part], encoded.rows(index[part]), text.null(n), options.steps, float(options.guidance))
+        images.append(built.autoencoder.decode(made.latents).cpu())
+    return torch.cat(images)
+
+
+def default_path(run: Run, options: DictConfig) -> Path:
+    name = f"{options.weights}_{options.steps}_steps_guidance_{options.guidance:g}_seed_{options.seed}.png"
+    return run.path / "samples" / f"prompted_{name}"

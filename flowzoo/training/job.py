@@ -1,0 +1,85 @@
+"""A run from its config to its rows of results, in whatever state an earlier attempt left it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flowzoo.build import build, device_of, source_of
+from flowzoo.formulation.formulation import Formulation
+from flowzoo.runs.store import Interrupted, Run
+from flowzoo.scoring import Scoring
+from flowzoo.training.fit import fit
+
+
+def train_and_score(cfg: DictConfig) -> None:
+    """Trains to the last step, then scores the best checkpoint.
+
+    Raises Interrupted after a signal, once everything is saved, and RunBusy where another process trains the same run.
+    """
+    console = Console()
+    run = Run.create(cfg)
+    with run.lock():
+        if run.state in ("done", "diverged"):
+            console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
+            return
+        run.set_status("running", steps=cfg.trainer.steps)
+        train, val = source_of(cfg, "train"), source_of(cfg, "val")
+        built = build(cfg, run.path, train)
+        write_density(run.path / "density.csv", built.formulation)
+        outcome = fit(cfg, run, built, train, val)
+        if outcome.interrupted:
+            run.set_status("preempted", step=outcome.step)
+            raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
+        scoring = Scoring(cfg, run, built, val, device_of(cfg))
+        if outcome.diverged_at is not None:
+            scoring.diverged(outcome.diverged_at)
+            run.set_status("diverged", step=outcome.diverged_at)
+            console.print(f"{run.path} diverged at step {outcome.diverged_at}", highlight=False, soft_wrap=True)
+            return
+        run.set_status("running", step=outcome.step)
+        evaluate(scoring, run.path / "checkpoints" / "best.ckpt", console)
+        run.set_status("done", step=outcome.step)
+
+
+def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
+    """Scores a run that was trained before, under another protocol perhaps; adds its rows."""
+    with run.lock():
+        built = build(cfg, run.path)
+        scoring = Scoring(cfg, run, built, source_of(cfg, "val"), device_of(cfg))
+        evaluate(scoring, run.path / "checkpoints" / f"{checkpoint}.ckpt", Console())
+
+
+def evaluate(scoring: Scoring, checkpoint: Path, console: Console) -> None:
+    """Scores what has no row yet and prints all rows."""
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns,
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        rows = list(scoring.score(checkpoint, progress))
+    table = Table("weights", "steps", "guidance", "FID", "CLIP", "seconds", title=scoring.run.path.name)
+    for row in rows:
+        numbers = (f"{row['fid']:.2f}", f"{row['clip']:.4f}", f"{row['seconds']:.1f}")
+        table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers)
+    console.print(table if rows else f"{scoring.run.path}: every setting has its row")
+
+
+def write_density(path: Path, formulation: Formulation) -> None:
+    """The timestep law as numbers, so that reports can draw it without torch: u, t, log-SNR, density of t."""
+    u = torch.from_numpy((np.arange(199) + 1) / 200)
+    c = formulation.coefficients(u)
+    log_snr, density = 2 * (c.a / c.b).log(), formulation.density(c.t)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["u", "t", "log_snr", "density_t"])
+        writer.writerows(zip(u.tolist(), c.t.tolist(), log_snr.tolist(), density.tolist(), strict=True))

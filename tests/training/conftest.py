@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from flowzoo.runs.config import compose_jobs, config_loader
+
+TINY = [
+    "metric.weights=/tmp/tiny.safetensors",
+    "text=words",
+    "text.encoders.words.length=4",
+    "data.source.image_size=16",
+    "data.source.size=128",
+    "backbone.depth=1",
+    "backbone.width=32",
+    "backbone.heads=1",
+    "trainer.accelerator=cpu",
+    "trainer.batch_size=8",
+    "trainer.val_samples=8",
+    "trainer.log_every=2",
+    "optimizer.warmup_steps=2",
+    "optimizer.lr=1e-3",
+    "ema.every=2",
+    "evaluation=quick",
+    "evaluation.samples=66",
+    "evaluation.batch_size=66",
+    "evaluation.reference=70",
+    "evaluation.settings=[{steps: 2, guidance: 2.0}, {steps: 2, guidance: 1.0}]",
+    "evaluation.weights=[ema, raw]",
+]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
+    """The config of a run of seconds, in a folder of its own."""
+
+    def compose(*overrides: str, runs: str = "runs") -> DictConfig:
+        with config_loader() as loader:
+            (cfg,) = compose_jobs(loader, "train", [*TINY, f"runs={tmp_path / runs}", *overrides], multirun=False)
+        return cfg
+
+    return compose

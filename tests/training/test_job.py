@@ -1,0 +1,188 @@
+"""A run's life: to the end, interrupted, killed, diverged, done already."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import Interrupted, Run
+from flowzoo.training import fit as fit_module
+from flowzoo.training.job import train_and_score
+from flowzoo.training.signals import Notice
+
+STEPS = ["trainer.steps=10", "trainer.val_every=3", "trainer.checkpoint_every=5"]
+Compose = Callable[..., DictConfig]
+
+
+def checkpoint(cfg: DictConfig, name: str = "last") -> dict[str, Any]:
+    return torch.load(run_folder(cfg) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def records(cfg: DictConfig) -> list[dict[str, Any]]:
+    timing = ("images_per_s", "loader_wait")
+    return [{k: v for k, v in r.items() if k not in timing} for r in Run.open(run_folder(cfg)).metrics()]
+
+
+def scores(cfg: DictConfig) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in Run.open(run_folder(cfg)).rows()]
+
+
+def assert_twins(one: DictConfig, other: DictConfig) -> None:
+    for name in ("last", "best"):
+        a, b = checkpoint(one, name), checkpoint(other, name)
+        for part in ("state_dict", "ema", "global_step"):
+            assert same(a[part], b[part]), (name, part)
+    assert same(checkpoint(one)["optimizer_states"], checkpoint(other)["optimizer_states"])
+    assert records(one) == records(other)
+    assert scores(one) == scores(other)
+
+
+@pytest.fixture
+def undisturbed(tiny: Compose) -> DictConfig:
+    cfg = tiny(*STEPS, runs="undisturbed")
+    train_and_score(cfg)
+    return cfg
+
+
+def test_a_run_ends_with_rows_grid_density_and_status(undisturbed: DictConfig) -> None:
+    run = Run.open(run_folder(undisturbed))
+    assert run.state == "done"
+    rows = run.rows()
+    assert [(r["weights"], r["guidance"]) for r in rows] == [("ema", 2.0), ("ema", 1.0), ("raw", 2.0), ("raw", 1.0)]
+    assert all(math.isfinite(r["fid"]) and math.isfinite(r["clip"]) and r["nfe"] == 2 for r in rows)
+    assert len({r["protocol"] for r in rows}) == 1
+    for name in ("density.csv", "samples/grid.png", "samples/prompts.txt", "extractor.json", "config.yaml"):
+        assert (run.path / name).is_file(), name
+    steps = [r["step"] for r in run.metrics() if "val_loss_ema" in r]
+    assert steps == [3, 6, 9, 10]
+    best = min((r for r in run.metrics() if "val_loss_ema" in r), key=lambda r: r["val_loss_ema"])
+    assert checkpoint(undisturbed, "best")["global_step"] == best["step"] == rows[0]["step"]
+
+
+def test_ten_steps_equal_five_and_five(undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny(*STEPS, runs="interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 4)  # not a checkpoint's step
+        with pytest.raises(Interrupted, match="step 4 of 10"):
+            train_and_score(cfg)
+    assert Run.open(run_folder(cfg)).state == "preempted"
+    train_and_score(cfg)
+    assert Run.open(run_folder(cfg)).status["attempt"] == 2
+    assert_twins(undisturbed, cfg)
+
+
+def test_killed_during_validation(undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny(*STEPS, runs="killed")
+    calls = []
+    real = fit_module.validation_loss
+
+    def dies(*args: Any) -> dict[float, float]:
+        calls.append(1)
+        if len(calls) == 6:  # the EMA half of the validation at step 9, while the backbone holds the average
+            raise SystemError("killed")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "validation_loss", dies)
+        with pytest.raises(SystemError):
+            train_and_score(cfg)
+    assert checkpoint(cfg)["global_step"] == 5
+    train_and_score(cfg)
+    assert_twins(undisturbed, cfg)
+
+
+def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in run_folder(undisturbed).rglob("*") if p.is_file() and p.name != ".lock"}
+    capsys.readouterr()
+    train_and_score(undisturbed)
+    assert "done already" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_interrupted_while_scoring_keeps_its_rows(
+    undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowzoo import scoring
+
+    cfg = tiny(*STEPS, runs="scoring")
+    real, calls = scoring.frechet_distance, []
+
+    def dies(*args: Any) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "frechet_distance", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_and_score(cfg)
+    assert len(Run.open(run_folder(cfg)).rows()) == 2
+    train_and_score(cfg)
+    assert_twins(undisturbed, cfg)
+
+
+def test_divergence_is_a_result(tiny: Compose) -> None:
+    cfg = tiny(*STEPS, "optimizer.lr=1e20", "optimizer.warmup_steps=0", "trainer.clip_norm=null")
+    train_and_score(cfg)
+    run = Run.open(run_folder(cfg))
+    assert run.state == "diverged"
+    assert 1 <= run.status["step"] <= 10
+    assert [(r["status"], r["fid"], r["clip"]) for r in run.rows()] == [("diverged", None, None)] * 4
+    for record in run.metrics():
+        assert "NaN" not in json.dumps(record)
+
+
+def test_seed_zero_is_legal_and_seeds_differ(undisturbed: DictConfig, tiny: Compose) -> None:
+    other = tiny(*STEPS, "seed=1")
+    assert undisturbed.seed == 0
+    train_and_score(other)
+    assert not same(checkpoint(undisturbed)["state_dict"], checkpoint(other)["state_dict"])
+
+
+def test_variants_share_images_noise_and_initial_weights(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two formulations with the same records would be one run: draws never depend on the formulation."""
+    from flowzoo.training.module import TrainingModule
+
+    seen: dict[str, list[torch.Tensor]] = {}
+    for path in ("rf", "v_cos", "edm"):
+        first: list[torch.Tensor] = []
+
+        def training_step(self: TrainingModule, batch: Any, i: int, first: list[torch.Tensor] = first) -> torch.Tensor:
+            if self.global_step == 1:
+                first.extend([batch.images.clone(), *(x.clone() for x in batch.text.tokens)])
+            if self.global_step == 0:
+                first.extend(p.detach().clone() for p in self.backbone.parameters())
+            return real(self, batch, i)
+
+        real = TrainingModule.training_step
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingModule, "training_step", training_step)
+            train_and_score(
+                tiny("trainer.steps=2", "trainer.val_every=2", "trainer.checkpoint_every=2", f"path={path}")
+            )
+        seen[path] = first
+    for other in ("v_cos", "edm"):
+        assert all(torch.equal(a, b) for a, b in zip(seen["rf"], seen[other], strict=True))
+
+
+def test_checkpoints_hold_the_backbone_and_nothing_else(undisturbed: DictConfig) -> None:
+    names = checkpoint(undisturbed)["state_dict"].keys()
+    assert all(name.startswith("backbone.") and "_orig_mod" not in name for name in names)
+    assert checkpoint(undisturbed, "best").keys() == {"state_dict", "ema", "global_step", "val_loss_ema"}
