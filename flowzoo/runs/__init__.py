@@ -1,0 +1,1 @@
+"""Composing, checking and storing runs. Nothing here imports torch."""

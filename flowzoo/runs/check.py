@@ -1,0 +1,195 @@
+"""Refusing a config before anything is written: every message names the value and what is allowed."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from flowzoo.formulation import names
+
+
+class Limit(NamedTuple):
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def integer(least: int) -> Limit:
+    return Limit(f"an integer of at least {least}", lambda x: _is_integer(x) and x >= least)
+
+
+def number(words: str, holds: Callable[[float], bool]) -> Limit:
+    return Limit(words, lambda x: _is_number(x) and holds(x))
+
+
+def one_of(*values: Any) -> Limit:
+    return Limit(", ".join(map(_shown, values)), lambda x: any(type(x) is type(v) and x == v for v in values))
+
+
+def either(*limits: Limit) -> Limit:
+    return Limit(" or ".join(limit.allowed for limit in limits), lambda x: any(limit.holds(x) for limit in limits))
+
+
+def list_of(limit: Limit) -> Limit:
+    return Limit(
+        f"a list, each {limit.allowed}", lambda x: isinstance(x, list) and bool(x) and all(map(limit.holds, x))
+    )
+
+
+def _shown(value: Any) -> str:
+    return "true" if value is True else "false" if value is False else "null" if value is None else str(value)
+
+
+def _is_setting(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and set(value) == {"steps", "guidance"}
+        and integer(1).holds(value["steps"])
+        and NOT_NEGATIVE.holds(value["guidance"])
+    )
+
+
+POSITIVE = number("a number greater than 0", lambda x: x > 0)
+NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
+BELOW_ONE = number("a number in [0, 1)", lambda x: 0 <= x < 1)
+SHARE = number("a number in [0, 1]", lambda x: 0 <= x <= 1)
+FLAG = one_of(True, False)
+SETTINGS = list_of(Limit("{steps: integer of at least 1, guidance: number of at least 0}", _is_setting))
+FOLDER_NAME = Limit(
+    "a name of one folder: letters, digits and . _ + -",
+    lambda x: str(x).strip(".") != "" and all(c.isalnum() or c in "._+-" for c in str(x)),
+)
+
+# The values that belong to no object with a check of its own. A key that a config lacks is not checked.
+LIMITS: dict[str, Limit] = {
+    "seed": integer(0),
+    "sweep": FOLDER_NAME,
+    "sigma_data": either(one_of("data"), POSITIVE),
+    "captions": one_of("mix", "terse", "dense"),
+    "trainer.steps": integer(1),
+    "trainer.batch_size": integer(1),
+    "trainer.precision": one_of("auto", "32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"),
+    "trainer.clip_norm": either(one_of(None), POSITIVE),
+    "trainer.compile": one_of("auto", True, False),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.devices": either(one_of("auto"), integer(1), list_of(integer(0))),
+    "trainer.num_nodes": integer(1),
+    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true"),
+    "trainer.val_every": integer(1),
+    "trainer.val_samples": integer(1),
+    "trainer.checkpoint_every": integer(1),
+    "trainer.log_every": integer(1),
+    "optimizer.lr": POSITIVE,
+    "optimizer.betas": Limit("two numbers in [0, 1)", lambda x: list_of(BELOW_ONE).holds(x) and len(x) == 2),
+    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.warmup_steps": integer(0),
+    "optimizer.decay_to": SHARE,
+    "ema.every": integer(1),
+    "ema.decay": BELOW_ONE,
+    "ema.bias_correction": FLAG,
+    "evaluation.samples": integer(2),
+    "evaluation.batch_size": integer(1),
+    "evaluation.reference": integer(2),
+    "evaluation.seed": integer(0),
+    "evaluation.grid": integer(1),
+    "evaluation.weights": list_of(one_of("ema", "raw", "init")),
+    "evaluation.settings": SETTINGS,
+    "backbone.patch_size": integer(1),
+    "backbone.depth": integer(1),
+    "backbone.width": either(one_of(None), integer(1)),
+    "backbone.heads": either(one_of(None), integer(1)),
+    "backbone.qk_norm": FLAG,
+    "data.source.image_size": integer(1),
+    "data.source.size": integer(1),
+    "data.source.seed": integer(0),
+    "data.cache": one_of("device", "none"),
+    "data.workers": integer(0),
+}
+
+# What evaluation and sampling are told beside the config of their run.
+OPTION_LIMITS: dict[str, Limit] = {
+    "checkpoint": one_of("best", "last"),
+    "n": integer(1),
+    "steps": integer(1),
+    "guidance": NOT_NEGATIVE,
+    "weights": one_of("ema", "raw"),
+    "seed": integer(0),
+}
+
+
+def check_limits(values: Mapping[str, Any], limits: Mapping[str, Limit]) -> None:
+    """Raises ValueError at the first value outside its limit."""
+    for key, limit in limits.items():
+        value: Any = values
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            if not limit.holds(value):
+                raise ValueError(f"{key}={_shown(value)}: allowed is {limit.allowed}")
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Everything about a run that can be refused without torch. Raises ValueError."""
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key} is missing: it has no default, give {error.full_key}=...") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    names.check(values["path"], values["sampler"])
+    names.check_solver(values["solver"], values["path"])
+    check_limits(values, LIMITS)
+    _check_shapes(values)
+    _check_files(values)
+
+
+def _check_shapes(values: Mapping[str, Any]) -> None:
+    backbone, trainer = values["backbone"], values["trainer"]
+    width, heads = backbone.get("width"), backbone.get("heads")
+    if width and width % (heads or 64):
+        raise ValueError(
+            f"backbone.width={width}: allowed is a multiple of backbone.heads={heads}"
+            if heads
+            else f"backbone.width={width}: allowed is a multiple of 64, or set backbone.heads"
+        )
+    size, patch = values["data"].get("source", {}).get("image_size"), backbone.get("patch_size")
+    if size and patch and size % patch:
+        raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")
+    devices = trainer.get("devices")
+    count = len(devices) if isinstance(devices, list) else devices
+    if _is_integer(count):
+        processes = count * trainer.get("num_nodes", 1)
+        if trainer["batch_size"] % processes:
+            raise ValueError(
+                f"trainer.batch_size={trainer['batch_size']}: allowed is a multiple of the {processes} processes "
+                "(trainer.devices times trainer.num_nodes)"
+            )
+
+
+def _check_files(values: Mapping[str, Any]) -> None:
+    source, metric = values["data"].get("source", {}), values["metric"]
+    given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
+    given["metric.weights"] = metric.get("weights")
+    for key, path in given.items():
+        if path is not None and not Path(path).expanduser().exists():
+            raise ValueError(f"{key}={path}: there is no such file or folder")
+    runs = Path(str(values["runs"]))
+    nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"runs={runs}: {nearest} is a file; allowed is a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"runs={runs}: no permission to write in {nearest}")

@@ -1,0 +1,191 @@
+"""From a command line to checked configs, without torch and before anything is written.
+
+Hydra alone would create folders before it calls us, and could not refuse a whole multirun for one bad pair. So the
+command is expanded here first, by Hydra's own parser and sweeper; every job is composed and checked; only then does
+Hydra run it.
+"""
+
+import os
+import re
+import sys
+import traceback
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from flowzoo.formulation import names
+from flowzoo.runs.check import check_train
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import Interrupted, RunError, attempt
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+VERSION_BASE = "1.3"
+# What a command is refused with.
+UserErrors = (ValueError, HydraException, OmegaConfBaseException, YAMLError, RunError)
+
+
+def launch(config_name: str, task: Callable[[DictConfig], int | None]) -> NoReturn:
+    """The entry point of a training command: checks every job of sys.argv, then has Hydra call `task` for each.
+
+    Exits with 0, with 2 for a command that is refused, 1 where a job failed, 130 where one was interrupted.
+    """
+    program = f"flowzoo.{config_name}"
+    names.register_variants()
+    args = get_args_parser().parse_args()
+    try:
+        if not (args.help or args.hydra_help or args.shell_completion or args.info):
+            check_jobs(jobs_of(args, config_name))
+    except UserErrors as error:
+        refuse(program, error)
+
+    codes: list[int] = []
+    here = os.getpid()
+
+    def one_job(cfg: DictConfig) -> int:
+        try:
+            code = attempt(task, cfg) or 0
+        except Exception as error:
+            if os.getpid() != here:  # on a cluster: the scheduler must see that the job failed
+                raise
+            if isinstance(error, RunError):
+                print(f"{program}: {one_line(error)}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            code = 1
+        codes.append(code)
+        return code
+
+    try:
+        hydra.main(config_path=str(CONF), config_name=config_name, version_base=VERSION_BASE)(one_job)()
+    except Interrupted as error:
+        print(f"{program}: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(max(codes, default=0))
+
+
+def jobs_of(args: Namespace, config_name: str) -> list[DictConfig]:
+    """The config of each job of a parsed command line, in order. Raises one of `UserErrors`."""
+    if args.config_path or args.experimental_rerun:
+        raise ValueError(
+            "--config-path and --experimental-rerun are not supported: allowed are --config-dir and hydra.searchpath"
+        )
+    with config_loader(args.config_dir) as loader:
+        return compose_jobs(loader, args.config_name or config_name, args.overrides, args.multirun)
+
+
+def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str], multirun: bool) -> list[DictConfig]:
+    """Expands `overrides` as Hydra's basic sweeper does and composes every job. Raises as `jobs_of`."""
+    overrides = list(overrides)
+    typed = OverridesParser.create().parse_overrides(overrides)
+    for override in typed:
+        if override.key_or_group == "variant" and override.value() is not None:
+            _refuse_both(str(override.input_line), typed)
+    multirun = multirun or any((o.key_or_group, o.value()) == ("hydra.mode", "MULTIRUN") for o in typed)
+    whole = loader.load_configuration(config_name, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
+    if not multirun:
+        if whole.hydra.mode == RunMode.MULTIRUN:
+            raise ValueError("hydra.mode=MULTIRUN in a config file: allowed is -m in the command")
+        return [_job(whole, typed)]
+    sweeper = whole.hydra.sweeper
+    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
+        raise ValueError(f"hydra/sweeper with _target_ {sweeper.get('_target_')}: allowed is Hydra's basic sweeper")
+    given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *whole.hydra.overrides.task])
+    for override in parsed:
+        if override.is_choice_sweep() and not list(override.sweep_iterator()):
+            raise ValueError(f"{override.input_line}: matches no option")
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    always = list(whole.hydra.overrides.hydra)
+    return [_job(loader.load_configuration(config_name, [*always, *job], RunMode.RUN), typed) for job in batch]
+
+
+def _job(cfg: DictConfig, typed: Sequence[Override]) -> DictConfig:
+    """What the task gets: the composed config without Hydra's own part."""
+    if (variant := cfg.hydra.runtime.choices.get("variant")) is not None:
+        _refuse_both(f"variant={variant}", typed)  # an experiment may have chosen it
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def _refuse_both(variant: str, typed: Sequence[Override]) -> None:
+    for override in typed:
+        if re.split(r"[./]", override.key_or_group)[0] in ("path", "sampler"):
+            raise ValueError(f"{variant} together with {override.input_line}: allowed is the one or the other")
+
+
+def check_jobs(jobs: Sequence[DictConfig]) -> None:
+    """Refuses the whole command for one bad job, or for two that are the same run. Raises ValueError."""
+    folders = set()
+    for cfg in jobs:
+        check_train(cfg)
+        folder = run_folder(cfg)
+        if folder in folders:
+            raise ValueError(
+                f"two jobs of this command are the same run, {folder}: allowed are jobs that differ in what is trained "
+                "(other solvers and metrics of one run: python -m flowzoo.evaluate)"
+            )
+        folders.add(folder)
+
+
+@contextmanager
+def config_loader(config_dir: str | None = None) -> Iterator[ConfigLoader]:
+    """Hydra's loader over conf/, for the block. A search path that does not exist is an error, not a warning."""
+    names.register_variants()
+    search_path = create_config_search_path(str(CONF))
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ValueError(f"--config-dir {config_dir}: there is no such folder")
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    loader = Hydra.create_main_hydra2(task_name="flowzoo", config_search_path=search_path).config_loader
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*is not available")
+            yield loader
+    except UserWarning as warning:
+        raise ValueError(str(warning)) from None
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def refuse(program: str, error: Exception) -> NoReturn:
+    """Prints `error` as one line and exits with 2."""
+    print(f"{program}: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message and its cause's, without Hydra's line breaks, search path and links."""
+    texts = [str(error)]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        texts.append(str(error.__cause__))
+    lines = [
+        line
+        for text in texts
+        for line in re.split(r"\n\s*(?:Search path|Config search path|full_key):", text)[0].splitlines()
+    ]
+    options = [line.strip() for line in lines if line.startswith("\t")]
+    words = [line.strip() for line in lines if not line.startswith("\t") and not line.startswith("See http")]
+    return " ".join([*filter(None, words), ", ".join(options)]).strip()

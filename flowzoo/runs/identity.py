@@ -1,0 +1,55 @@
+"""What a run is called: by the formulation that was resolved and by a hash of all that can change its weights."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from flowzoo.formulation import names
+
+# Keys that can change neither a weight nor which weights are kept. `sigma_data` and `captions` are inside path.target
+# and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
+# random streams, trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
+NOT_IN_HASH = (
+    *("runs", "sweep", "hydra", "logger", "metric", "solver", "evaluation", "sigma_data", "captions"),
+    *("trainer.accelerator", "trainer.strategy", "trainer.compile", "trainer.progress", "trainer.log_every"),
+    *("trainer.checkpoint_every", "data.cache", "data.workers"),
+)
+
+
+def run_hash(cfg: DictConfig) -> str:
+    """Eight hexadecimal digits of the resolved config less `NOT_IN_HASH`."""
+    # Key by key: the logger's config asks for this hash.
+    kept = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in NOT_IN_HASH}
+    for group, key in (name.split(".") for name in NOT_IN_HASH if "." in name):
+        if isinstance(kept.get(group), Mapping):
+            kept[group].pop(key, None)
+    return sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _resolved(cfg: DictConfig, key: str) -> Any:
+    value = cfg[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def run_variant(cfg: DictConfig) -> str:
+    """The printed name of the formulation, e.g. `rf/lognorm(0.00,1.00)`."""
+    return names.variant_name(cfg.path, cfg.sampler)
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """<runs>/<sweep>/<variant>-s<seed>-<hash>."""
+    variant = names.file_name(run_variant(cfg))
+    return Path(cfg.runs) / str(cfg.sweep) / f"{variant}-s{cfg.seed}-{run_hash(cfg)}"
+
+
+def _of_this_config(what: str, *, _root_: DictConfig) -> str:
+    folder = run_folder(_root_)
+    return {"folder": str(folder), "name": folder.name}[what]
+
+
+# Loggers are told their run: ${run:name} and ${run:folder} in conf/logger.
+OmegaConf.register_new_resolver("run", _of_this_config, replace=True)

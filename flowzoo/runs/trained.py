@@ -1,0 +1,129 @@
+"""Commands about a run that exists: `run=DIR` names it, its own config.yaml is the base, and little may be changed."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_train
+from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
+from flowzoo.runs.store import Run, RunError
+
+# Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.
+AS_TYPED = ("run", "prompt", "prompts", "out")
+
+# What may be said anew about a trained run: how it is sampled and scored, on what machine, and where its data lie now.
+OPEN = (
+    *("solver", "metric", "evaluation", "trainer.accelerator", "trainer.precision", "trainer.compile"),
+    *("data.source.path", "data.source.val_path", "data.cache", "data.workers"),
+)
+
+
+class Trained(NamedTuple):
+    """A run, the command's own options (conf/<command>.yaml), and the run's config with what the command changes."""
+
+    run: Run
+    options: DictConfig
+    cfg: DictConfig
+
+
+def launch_trained(command: str, check: Callable[[Trained], None], task: Callable[[Trained], int | None]) -> NoReturn:
+    """The entry point of `python -m flowzoo.<command> run=DIR ...`: checks sys.argv, then calls `task`.
+
+    `check` raises ValueError for what the command's own options get wrong.
+    Exits with 0, with 2 for a command that is refused, 1 where the task raises RunError, 130 where it is interrupted.
+    """
+    program = f"flowzoo.{command}"
+    args = get_args_parser().parse_args()
+    if args.help or args.hydra_help or args.shell_completion or args.info:
+        sys.argv = [word for word in sys.argv if word.split("=", 1)[0] not in AS_TYPED]
+        hydra.main(config_path=str(CONF), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
+        sys.exit(0)
+    try:
+        if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
+            raise ValueError("allowed are run=DIR, key=value, --config-dir, --cfg job and --help")
+        trained = load_run(command, args.overrides, args.config_dir)
+        check(trained)
+    except UserErrors as error:
+        refuse(program, error)
+    if args.cfg:
+        print(OmegaConf.to_yaml(OmegaConf.create({command: trained.options, "config": trained.cfg})), end="")
+        sys.exit(0)
+    try:
+        sys.exit(task(trained) or 0)
+    except RunError as error:
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -> Trained:
+    """The run that `run=DIR` names, with the overrides of `argv` applied and everything checked.
+
+    Raises ValueError, RunError and Hydra's own errors for a user's mistake.
+    """
+    typed = [word for word in argv if word.split("=", 1)[0] in AS_TYPED and "=" in word]
+    overrides = OverridesParser.create().parse_overrides([word for word in argv if word not in typed])
+    for override in overrides:
+        if override.is_sweep_override() or override.is_add() or override.is_force_add() or override.is_delete():
+            raise ValueError(f"{override.input_line}: allowed is key=value with one value")
+    with config_loader(config_dir) as loader:
+        search = [str(o.input_line) for o in overrides if o.is_hydra_override()]
+        options = _options(loader, command, search)
+        changes = [o for o in overrides if not o.is_hydra_override() and o.key_or_group not in options]
+        for o in changes:
+            key = o.key_or_group.replace("/", ".")
+            if not any(key == allowed or key.startswith(allowed + ".") for allowed in OPEN):
+                allowed = ", ".join((*map(str, options), *OPEN))
+                raise ValueError(f"{o.input_line}: a trained run keeps its {key}; allowed are {allowed}")
+        groups = [o for o in changes if loader.get_group_options(o.key_or_group, ObjectType.CONFIG)]
+        chosen = loader.load_configuration(command, search + [str(o.input_line) for o in groups], RunMode.RUN)
+
+    _set(options, [(word.split("=", 1)[0], word.split("=", 1)[1]) for word in typed])
+    _set(options, [(o.key_or_group, o.value()) for o in overrides if o.key_or_group in options])
+    check_limits(_values(options), OPTION_LIMITS)
+    if not options.run:
+        raise ValueError("run= is missing: allowed is the folder of a run, runs/<sweep>/<run>")
+    run = Run.open(options.run)
+    cfg = run.config
+    # Outer groups first: `solver/grid` changes the solver that `solver` chose, in whatever order they were typed.
+    for key in sorted((o.key_or_group.replace("/", ".") for o in groups), key=lambda key: key.count(".")):
+        OmegaConf.update(cfg, key, OmegaConf.select(chosen, key), merge=False, force_add=True)
+    _set(cfg, [(o.key_or_group, o.value()) for o in changes if o not in groups])
+    check_train(cfg)
+    checkpoint = run.path / "checkpoints" / f"{options.checkpoint}.ckpt"
+    if not checkpoint.is_file():
+        raise RunError(f"run={run.path}: there is no {checkpoint.name} yet, the run is {run.state or 'not started'}")
+    return Trained(run, options, cfg)
+
+
+def _options(loader: ConfigLoader, command: str, search: list[str]) -> DictConfig:
+    """The keys of conf/<command>.yaml that are no groups, with their defaults; None where there is none."""
+    whole = loader.load_configuration(command, search, RunMode.RUN)
+    groups = ("hydra", *whole.hydra.runtime.choices)
+    keys = [str(key) for key in whole if key not in groups]
+    options = OmegaConf.create({key: None if OmegaConf.is_missing(whole, key) else whole[key] for key in keys})
+    OmegaConf.set_struct(options, True)
+    return options
+
+
+def _set(cfg: DictConfig, pairs: Sequence[tuple[str, Any]]) -> None:
+    for key, value in pairs:
+        try:
+            OmegaConf.update(cfg, key, value, merge=False)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{key}={value}: {str(error).splitlines()[0]}") from None
+
+
+def _values(cfg: DictConfig) -> dict[str, Any]:
+    return {str(key): value for key, value in cfg.items()}

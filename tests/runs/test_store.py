@@ -1,0 +1,218 @@
+"""The run folder: whole files whatever happens, one row a setting, one writer."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from flowzoo.runs import store
+from flowzoo.runs.store import COLUMNS, SETTING, Interrupted, Run, RunBusy, RunError, attempt
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(tmp_path)
+
+
+@pytest.fixture
+def cfg(tmp_path) -> DictConfig:
+    module = "flowzoo.formulation."
+    return OmegaConf.create(
+        {
+            "runs": str(tmp_path / "runs"),
+            "sweep": "s",
+            "seed": 0,
+            "path": {
+                "schedule": {"_target_": module + "schedule.RF"},
+                "target": {"_target_": module + "target.Velocity"},
+            },
+            "sampler": {"_target_": module + "timestep.Uniform"},
+            "size": {"a": 1, "b": "${size.a}"},
+        }
+    )
+
+
+def test_create_writes_the_resolved_config_and_open_reads_it(cfg):
+    run = Run.create(cfg)
+    assert run.state == "queued"
+    assert run.status["variant"] == "rf"
+    assert Run.open(run.path).config.size.b == 1
+    assert "${" not in (run.path / "config.yaml").read_text()
+
+
+def test_a_finished_run_keeps_its_config(cfg):
+    run = Run.create(cfg)
+    cfg.runs = str(run.path.parent.parent)
+    before = (run.path / "config.yaml").read_text()
+    run.set_status("done")
+    cfg.evaluation = {"samples": 5}  # not in the hash: the same folder
+    assert Run.create(cfg).path == run.path
+    assert (run.path / "config.yaml").read_text() == before
+    run.set_status("failed")
+    assert Run.create(cfg).config.evaluation.samples == 5
+
+
+def test_open_refuses_what_is_no_run(tmp_path):
+    for path, words in ((tmp_path / "absent", "no folder"), (tmp_path, "no run folder")):
+        with pytest.raises(RunError, match=words) as error:
+            Run.open(path)
+        assert str(path) in str(error.value)
+
+
+def test_status_is_old_or_new_but_never_half(run, monkeypatch):
+    run.set_status("running", step=3)
+    before = (run.path / "status.json").read_text()
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.set_status("done")
+    assert (run.path / "status.json").read_text() == before
+    assert [path.name for path in run.path.iterdir()] == ["status.json"]
+
+
+def test_a_full_disk_is_one_clear_message(run, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"status\.json: No space left on device"):
+        run.set_status("running")
+    assert list(run.path.iterdir()) == []
+
+
+def test_attempts_count_processes_and_fields_stay(run, monkeypatch):
+    run.set_status("running", steps=10)
+    run.set_status("running", step=5)  # a sign of life, no new attempt
+    first = run.status
+    assert (first["attempt"], first["steps"], first["step"], first["pid"]) == (1, 10, 5, os.getpid())
+    run.set_status("failed", exception="ValueError: no")
+    assert run.status["finished"] is not None
+    run.set_status("running")
+    assert run.status["attempt"] == 2
+    assert run.status["exception"] is None
+    assert run.status["finished"] is None
+    monkeypatch.setattr(os, "getpid", lambda: first["pid"] + 1)  # the process died without a word; another goes on
+    run.set_status("running")
+    assert run.status["attempt"] == 3
+    assert run.status["code_version"] == store.code_version()
+
+
+def test_states_are_those_of_the_design(run):
+    with pytest.raises(ValueError, match="state 'finished': allowed are queued, running, done"):
+        run.set_status("finished")
+
+
+def test_metrics_survive_a_cut_line(run):
+    run.append_metrics({"step": 1, "train_loss": 0.5})
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "train_')  # killed here
+    run.append_metrics({"step": 2, "train_loss": float("nan")})
+    assert [record["step"] for record in run.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 5])
+def test_truncating_then_writing_again_equals_never_having_stopped(run, step):
+    for i in range(1, 4):
+        run.append_metrics({"step": i})
+    run.truncate_metrics(step)
+    for i in range(step + 1, 4):
+        run.append_metrics({"step": i})
+    assert [record["step"] for record in run.metrics()] == [1, 2, 3]
+
+
+def row(**cells):
+    return {"weights": "ema", "steps": 50, "guidance": 5.0, "fid": 1.0, **cells}
+
+
+def test_rows_have_the_columns_in_order_and_come_back_typed(run):
+    run.write_rows([row(guidance=5, fid=float("nan"), clip=0.25)])
+    assert (run.path / "results.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    (read,) = run.rows()
+    assert list(read) == list(COLUMNS)
+    assert read["steps"] == 50
+    assert isinstance(read["guidance"], float)
+    assert read["fid"] != read["fid"]
+    assert read["protocol"] is None
+
+
+def test_a_row_takes_the_place_of_its_setting_alone(run):
+    run.write_rows([row(), row(steps=5)])
+    run.write_rows([row(fid=2.0, step=7, guidance=5)])
+    assert [(r["steps"], r["fid"]) for r in run.rows()] == [(50, 2.0), (5, 1.0)]
+    others = {"guidance": 1.0, "steps": 3, "shift": 2.0}
+    for i, column in enumerate(SETTING):
+        run.write_rows([row(**{column: others.get(column, "other")})])
+        assert len(run.rows()) == 3 + i
+
+
+def test_an_unknown_column_is_refused_and_nothing_lost(run):
+    run.write_rows([row()])
+    with pytest.raises(ValueError, match="column fidd: allowed are run, variant"):
+        run.write_rows([row(fidd=1)])
+    assert len(run.rows()) == 1
+
+
+def test_a_foreign_table_is_a_clear_error(run):
+    (run.path / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RunError, match="no table of results"):
+        run.rows()
+
+
+def _hold(path, ready):
+    with Run(path).lock():
+        ready.send(os.getpid())
+        ready.recv()
+        os._exit(9)  # dies without letting go
+
+
+def test_the_lock_excludes_names_its_owner_and_dies_with_it(run):
+    fork = multiprocessing.get_context("spawn")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=_hold, args=(run.path, theirs))
+    process.start()
+    pid = ours.recv()
+    with pytest.raises(RunBusy, match=f"is being trained by process {pid} on "), run.lock():
+        pass
+    ours.send(None)
+    process.join()
+    with run.lock(), pytest.raises(RunBusy), Run(run.path).lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_attempt_records_failures_but_not_interruptions(cfg):
+    def fails(_):
+        raise ValueError("no such thing")
+
+    def interrupted(_):
+        raise Interrupted
+
+    def busy(_):
+        raise RunBusy
+
+    for task, error in ((interrupted, Interrupted), (busy, RunBusy)):
+        with pytest.raises(error):
+            attempt(task, cfg)
+    assert not (store.run_folder(cfg)).exists()
+    with pytest.raises(ValueError, match="no such thing"):
+        attempt(fails, cfg)
+    status = json.loads((store.run_folder(cfg) / "status.json").read_text())
+    assert (status["state"], status["exception"]) == ("failed", "ValueError: no such thing")
+    assert attempt(lambda cfg: cfg.seed, cfg) == 0
+
+
+def test_no_part_of_runs_or_sweeps_imports_torch():
+    code = (
+        "import sys, flowzoo.runs.config, flowzoo.runs.trained, flowzoo.runs.loggers, sweeps.engine, sweeps.__main__;"
+        "import flowzoo.train, flowzoo.evaluate, flowzoo.sample;"
+        "sys.exit(sorted(m for m in sys.modules if m.partition('.')[0] in ('torch', 'lightning')) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
