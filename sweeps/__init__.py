@@ -1,0 +1,1 @@
+"""Named sweeps: what each crosses with what (the YAML files here), and the engine that runs them."""

@@ -1,0 +1,88 @@
+"""Runs the variants of a sweep in one process, one after another. The run folders are all that it remembers."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from flowzoo.runs.config import check_jobs, compose_jobs, config_loader, one_line
+from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
+from sweeps.definition import Sweep
+
+
+@dataclass(frozen=True)
+class Outcome:
+    run: Run
+    variant: str
+    seed: int
+    note: str
+    seconds: float | None
+    failed: bool = False
+
+
+def jobs_of(sweep: Sweep, extra: Sequence[str]) -> list[DictConfig]:
+    """The config of every run, composed and checked. Raises ValueError and Hydra's own errors."""
+    with config_loader() as loader:
+        jobs = compose_jobs(loader, "train", sweep.command(extra), multirun=True)
+    check_jobs(jobs)
+    return jobs
+
+
+def run_all(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object]) -> int:
+    """Calls `task` for each job that is not finished. Returns the exit code: 0, 1 with failures, 130 when interrupted.
+
+    A failing job is recorded in its status and passed over. One that another process trains is passed over, too.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    outcomes: list[Outcome] = []
+    interrupted = False
+    for number, cfg in enumerate(jobs, 1):
+        run, variant = Run(run_folder(cfg)), run_variant(cfg)
+        console.print(f"[{number}/{len(jobs)}] {variant}, seed {cfg.seed}", markup=False)
+        start = time.monotonic()
+        note, failed = "", False
+        try:
+            if run.state in FINISHED:
+                outcomes.append(Outcome(run, variant, cfg.seed, "already there", None))
+                continue
+            attempt(task, cfg)
+        except KeyboardInterrupt:
+            interrupted, note = True, "interrupted"
+        except RunBusy as error:
+            note = "busy"
+            console.print(str(error), markup=False)
+        except Exception as error:
+            failed, note = True, f"{type(error).__name__}: {one_line(error)}"
+            if not isinstance(error, RunError):
+                traceback.print_exc()
+        outcomes.append(Outcome(run, variant, cfg.seed, note, time.monotonic() - start, failed))
+        if interrupted:
+            break
+    console.print(_table(outcomes))
+    failures = [outcome for outcome in outcomes if outcome.failed]
+    for outcome in failures:
+        print(f"sweeps: failed: {outcome.variant}, seed {outcome.seed}: {outcome.note}", file=sys.stderr)
+    if interrupted:
+        left = len(jobs) - len(outcomes) + 1
+        print(f"sweeps: stopped with {left} of {len(jobs)} runs to go; the same command goes on", file=sys.stderr)
+        return 130
+    return 1 if failures else 0
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table("variant", "seed", "state", "step", "seconds", "note")
+    for outcome in outcomes:
+        try:
+            status = outcome.run.status
+        except RunError as error:
+            status = {"state": str(error)}
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
+        state, step = status.get("state", "-"), status.get("step", "-")
+        table.add_row(outcome.variant, str(outcome.seed), str(state), str(step), seconds, outcome.note)
+    return table

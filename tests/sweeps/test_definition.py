@@ -1,0 +1,73 @@
+"""Sweep files: what they may say, and the command that they stand for."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from flowzoo.formulation import names
+from sweeps.__main__ import main
+from sweeps.definition import Sweep, load, sweep_names
+
+
+def test_the_named_sweeps():
+    assert {"demo", "sd3_61", "sd3_table1"} <= set(sweep_names())
+    assert list(load("sd3_61").variants) == list(names.TABLE)
+    assert len(set(load("sd3_table1").variants)) == 16
+    demo = load("demo")
+    families = {names.family(name) for name in demo.variants}
+    assert len(set(demo.variants)) >= 8
+    assert len(families) >= 4
+
+
+def test_a_sweep_is_one_multirun_command():
+    sweep = Sweep("x", ["rf", "edm(0.00,0.60)"], backbones=["dit", "uvit"], seeds=[0, 1], overrides=["trainer.steps=3"])
+    assert sweep.command(["seed=7"]) == [
+        *("sweep=x", "seed=0,1", "data=shapes", "backbone=dit,uvit", "variant=rf,edm_0.00_0.60"),
+        *("trainer.steps=3", "seed=7"),
+    ]
+
+
+BAD = [
+    ("variants: [rf]\nbackbone: [dit]", "key backbone: allowed are variants, data, backbones"),
+    ("data: [shapes]", "variants is required"),
+    ("variants: [rf, rff]", "variant rff: allowed are"),
+    ("variants: some", "variants=some: allowed is a list"),
+    ("variants: [rf]\nseeds: 3", "seeds=3: allowed is a list"),
+    ("- rf", "allowed are the keys"),
+    ("a: [", "while parsing"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), BAD)
+def test_mistakes_in_a_file_are_named(tmp_path, content, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"mine\.yaml") as error:
+        load(str(path))
+    assert words in str(error.value)
+
+
+def test_a_file_of_ones_own_is_named_by_its_stem(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"variants": ["v/cos"], "seeds": [3]}))
+    assert load(str(path)) == Sweep("mine", ["v/cos"], seeds=[3])
+
+
+def test_list_prints_names(capsys):
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.split() == sweep_names()
+    assert main(["list", "sd3_61"]) == 0
+    assert capsys.readouterr().out.splitlines() == list(names.TABLE)
+    assert main(["list", "sd3_62"]) == 2
+    assert "sd3_62: allowed are demo, sd3_61" in capsys.readouterr().err
+
+
+def test_list_in_a_shell_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys; from sweeps.__main__ import main; main(['list', 'sd3_61']);"
+        "print(*{'torch', 'hydra'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
