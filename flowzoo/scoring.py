@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from flowzoo.build import Built, backbone_label, backbone_of, compile_mode_of
-from flowzoo.data.source import Source
+from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.names import variant_name
 from flowzoo.metrics.clip import clip_score
@@ -51,7 +51,7 @@ class Scoring:
         built.to(device)
         self.extractor = instantiate(cfg.metric).to(device)
         self.count = cfg.evaluation.samples
-        self.prompts = [val.prompt(i % len(val)) for i in range(self.count)]
+        self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         reference = min(len(val), cfg.evaluation.reference)
         self.reference = reference_moments(self.extractor, val, reference, Path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)

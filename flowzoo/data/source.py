@@ -40,6 +40,12 @@ class Source(Protocol):
         """The caption under which evaluation samples (val split)."""
 
 
+def shuffled(source: Source, count: int) -> list[int]:
+    """`count` indices in a fixed random order, the same for every run: folders are sorted by class. Repeats past the end."""
+    order = np.random.RandomState(0).permutation(len(source))
+    return np.resize(order, count).tolist()
+
+
 def check_split(split: str) -> str:
     if split not in ("train", "val"):
         raise ValueError(f"split={split!r} is not a split; allowed: train, val")

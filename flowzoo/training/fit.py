@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from flowzoo.build import Built, compile_mode_of, device_of, precision_of
 from flowzoo.data.loader import Batches
-from flowzoo.data.source import Source
+from flowzoo.data.source import Source, shuffled
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
@@ -116,7 +116,7 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
 
 
 def _held_out(cfg: DictConfig, built: Built, val: Source, device: torch.device) -> ValidationBatch:
-    indices = range(min(cfg.trainer.val_samples, len(val)))
+    indices = shuffled(val, min(cfg.trainer.val_samples, len(val)))
     images = torch.from_numpy(val.images(indices)).to(device)
     text = built.text.encode([val.prompt(i) for i in indices])
     return ValidationBatch.of(built.autoencoder.encode(images), text.to(device))

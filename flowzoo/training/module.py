@@ -39,8 +39,13 @@ class TrainingModule(LightningModule):
 
     Every random number is a function of (seed, step, purpose): two variants see the same images, captions, u, eps and
     dropout, and a resumed run goes on with the draws that it would have had.
-    Only the backbone is registered, so that checkpoints hold its parameters and nothing else.
+    Checkpoints hold the backbone's parameters and nothing else.
     """
+
+    loss_sum: Tensor
+    norm_sum: Tensor
+    loss_count: Tensor
+    diverged_at: Tensor
 
     def __init__(
         self,
@@ -61,7 +66,7 @@ class TrainingModule(LightningModule):
         self.formulation, self.autoencoder, self.ema = formulation, autoencoder, ema
         self.optimizer, self.seed, self.steps, self.clip_norm = optimizer, seed, steps, clip_norm
         self._stream = stream
-        object.__setattr__(self, "text", text)  # frozen: neither trained nor saved with the run
+        self.text = text
         # Compiling the function, not the module, leaves the parameters' names plain.
         self.network: Callable[[Tensor, Tensor, Text], Tensor] = (
             torch.compile(backbone.forward, mode=compile_mode, dynamic=False) if compile_mode else backbone.forward
@@ -118,7 +123,7 @@ class TrainingModule(LightningModule):
         adamw = torch.optim.AdamW(
             self.backbone.parameters(),
             lr=o.lr,
-            betas=tuple(o.betas),
+            betas=(o.betas[0], o.betas[1]),
             eps=o.eps,
             weight_decay=o.weight_decay,
             fused=self.device.type == "cuda",

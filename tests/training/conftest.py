@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 from flowzoo.runs.config import compose_jobs, config_loader
 
 TINY = [
-    "metric.weights=/tmp/tiny.safetensors",
     "text=words",
     "text.encoders.words.length=4",
     "data.source.image_size=16",
