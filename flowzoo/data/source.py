@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 def shuffled(source: Source, count: int) -> list[int]:
-    """`count` indices in a fixed random order, the same for every run: folders are sorted by class. Repeats past the end."""
+    """`count` indices in one fixed random order, as folders are sorted by class; repeats past the end."""
     order = np.random.RandomState(0).permutation(len(source))
     return np.resize(order, count).tolist()
 
