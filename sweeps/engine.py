@@ -58,7 +58,7 @@ def run_all(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object]) ->
             note = "busy"
             console.print(str(error), markup=False)
         except Exception as error:
-            failed, note = True, f"{type(error).__name__}: {one_line(error)}"
+            failed, note = True, one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, RunError):
                 traceback.print_exc()
         outcomes.append(Outcome(run, variant, cfg.seed, note, time.monotonic() - start, failed))
@@ -84,5 +84,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
             status = {"state": str(error)}
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
         state, step = status.get("state", "-"), status.get("step", "-")
-        table.add_row(outcome.variant, str(outcome.seed), str(state), str(step), seconds, outcome.note)
+        table.add_row(
+            outcome.variant, str(outcome.seed), str(state), str(step), seconds, "" if outcome.failed else outcome.note
+        )
     return table

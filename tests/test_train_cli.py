@@ -93,6 +93,8 @@ BAD = [
     (["backbone.patch_size=5"], ["backbone.patch_size=5", "32"]),
     (["data=folder"], ["data.source.path"]),
     (["data=folder", "data.source.path=/no/such/place"], ["/no/such/place"]),
+    (["metric=clip_file", "metric.weights=/no/clip"], ["metric.weights=/no/clip"]),
+    (["text.encoders.clip.weights=/no/tower"], ["text.encoders.clip.weights=/no/tower"]),
     (["data.cache=disk"], ["data.cache=disk", "device"]),
     (["logger=neptune"], ["logger/neptune", "wandb"]),
     (["runs=FILE"], ["FILE", "is a file"]),

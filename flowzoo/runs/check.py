@@ -184,6 +184,8 @@ def _check_files(values: Mapping[str, Any]) -> None:
     source, metric = values["data"].get("source", {}), values["metric"]
     given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
     given["metric.weights"] = metric.get("weights")
+    for name, encoder in values["text"].get("encoders", {}).items():
+        given[f"text.encoders.{name}.weights"] = encoder.get("weights")
     for key, path in given.items():
         if path is not None and not Path(path).expanduser().exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")

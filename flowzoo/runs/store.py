@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs.identity import run_folder, run_variant
@@ -232,15 +233,29 @@ class Run:
 
 
 def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
-    """task(cfg); what it raises is written into the run's status and raised again."""
+    """task(cfg); what it raises is written into the run's status and raised again, RunError for a user's mistake."""
     try:
         return task(cfg)
     except RunBusy:
         raise
     except Exception as error:
+        told = explained(error)
         with suppress(RunError):  # a full disk must not hide what happened
-            Run.create(cfg).set_status("failed", exception=f"{type(error).__name__}: {error}")
-        raise
+            words = " ".join(str(told).split())
+            Run.create(cfg).set_status("failed", exception=f"{type(told.__cause__ or told).__name__}: {words}")
+        if told is error:
+            raise
+        raise told from told.__cause__
+
+
+def explained(error: Exception) -> Exception:
+    """What an object's constructor refuses is a user's mistake: it comes wrapped by Hydra and leaves as RunError."""
+    cause = error.__cause__
+    if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
+        told = RunError(str(cause))
+        told.__cause__ = cause
+        return told
+    return error
 
 
 @cache

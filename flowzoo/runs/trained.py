@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_train
 from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
-from flowzoo.runs.store import Run, RunError
+from flowzoo.runs.store import Run, RunError, explained
 
 # Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.
 AS_TYPED = ("run", "prompt", "prompts", "out")
@@ -59,12 +59,14 @@ def launch_trained(command: str, check: Callable[[Trained], None], task: Callabl
         sys.exit(0)
     try:
         sys.exit(task(trained) or 0)
-    except RunError as error:
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not isinstance(told := explained(error), RunError):
+            raise
+        print(f"{program}: {one_line(told)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -> Trained:

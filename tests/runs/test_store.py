@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs import store
@@ -207,6 +208,15 @@ def test_attempt_records_failures_but_not_interruptions(cfg):
     status = json.loads((store.run_folder(cfg) / "status.json").read_text())
     assert (status["state"], status["exception"]) == ("failed", "ValueError: no such thing")
     assert attempt(lambda cfg: cfg.seed, cfg) == 0
+
+
+def test_what_a_constructor_refuses_is_told_without_a_traceback(cfg):
+    def builds(cfg):
+        return instantiate({"_target_": "fractions.Fraction", "numerator": "a half"})
+
+    with pytest.raises(RunError, match=r"^Invalid literal for Fraction: 'a half'$"):
+        attempt(builds, cfg)
+    assert Run(store.run_folder(cfg)).status["exception"] == "ValueError: Invalid literal for Fraction: 'a half'"
 
 
 def test_no_part_of_runs_or_sweeps_imports_torch():
