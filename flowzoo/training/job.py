@@ -24,6 +24,7 @@ def train_and_score(cfg: DictConfig) -> None:
     """
     console = Console()
     run = Run.create(cfg)
+    torch.compiler.reset()  # code compiled for earlier runs of this process counts against a limit, past which all is eager
     with run.lock():
         if run.state in ("done", "diverged"):
             console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
