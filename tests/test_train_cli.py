@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -160,16 +159,6 @@ def test_each_job_reaches_the_task_with_its_own_config(monkeypatch, tmp_path, wo
     assert all("hydra" not in cfg for cfg in seen)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left <= {"runs", "runs/solo", "runs/solo/multirun.yaml"}
-
-
-def test_a_config_folder_from_outside(monkeypatch, tmp_path):
-    folder = tmp_path / "conf" / "sampler"
-    folder.mkdir(parents=True)
-    (folder / "cubic.yaml").write_text(yaml.safe_dump({"_target_": "elsewhere.Cubic", "power": 3}))
-    code, seen = typed(monkeypatch, "-m", f"hydra.searchpath=[file://{tmp_path}/conf]", "sampler=cubic", "seed=0,1")
-    assert (code, len(seen)) == (0, 2)
-    assert seen[1].sampler == {"_target_": "elsewhere.Cubic", "power": 3}
-    assert typed(monkeypatch, "--config-dir", str(tmp_path / "conf"), "sampler=cubic")[0] == 0
 
 
 def test_one_failing_job_leaves_the_others(monkeypatch, capsys):

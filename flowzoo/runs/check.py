@@ -2,14 +2,18 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra._internal.utils import _locate
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
+from flowzoo.runs.store import explained
 
 
 class Limit(NamedTuple):
@@ -118,6 +122,9 @@ LIMITS: dict[str, Limit] = {
     "data.workers": integer(0),
 }
 
+# Classes that are known to exist; Lightning's loggers are not imported only to find out.
+OURS = ("flowzoo.", "lightning.")
+
 # What evaluation and sampling are told beside the config of their run.
 OPTION_LIMITS: dict[str, Limit] = {
     "checkpoint": one_of("best", "last"),
@@ -143,7 +150,10 @@ def check_limits(values: Mapping[str, Any], limits: Mapping[str, Limit]) -> None
 
 
 def check_train(cfg: DictConfig) -> None:
-    """Everything about a run that can be refused without torch. Raises ValueError."""
+    """Everything about a run that can be refused before it starts; without torch where all classes are this package's.
+
+    Raises ValueError.
+    """
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -155,6 +165,7 @@ def check_train(cfg: DictConfig) -> None:
     check_limits(values, LIMITS)
     _check_shapes(values)
     _check_files(values)
+    _check_outside(values)
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:
@@ -195,3 +206,48 @@ def _check_files(values: Mapping[str, Any]) -> None:
         raise ValueError(f"runs={runs}: {nearest} is a file; allowed is a folder")
     if not os.access(nearest, os.W_OK):
         raise ValueError(f"runs={runs}: no permission to write in {nearest}")
+
+
+def _check_outside(values: Mapping[str, Any]) -> None:
+    """Classes from outside the package know their own limits: they are imported, and a formulation of them is built."""
+    outside = {place: part for place, part in _parts(values) if not part["_target_"].startswith(OURS)}
+    for place, part in outside.items():
+        target = part["_target_"]
+        try:
+            made = _locate(target)
+        except Exception as error:
+            raise ValueError(
+                f"{place}: {target} cannot be imported ({error.__cause__ or error}); allowed is a class that Python "
+                "finds, for instance with its folder in PYTHONPATH"
+            ) from error
+        given = [key for key in part if not key.startswith("_") and (place, key) != ("backbone", "name")]
+        try:
+            signature(made).bind_partial(**dict.fromkeys(given))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {target} {error}; it takes {', '.join(signature(made).parameters)}") from error
+    if any(place.split(".")[0] in ("path", "sampler", "solver") for place in outside):
+        _try_formulation(OmegaConf.create(dict(values)))
+
+
+def _parts(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every node of a config that names a class, with its place."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield place, node
+        for key, value in node.items():
+            yield from _parts(value, f"{place}.{key}" if place else str(key))
+
+
+def _try_formulation(cfg: DictConfig) -> None:
+    """Draws times and takes two steps, so that a law, rule or grid that does not fit is refused now."""
+    import torch
+    from hydra.utils import instantiate
+
+    from flowzoo.build import formulation_of
+
+    try:
+        formulation = formulation_of(cfg, {"deviation": 1.0})
+        formulation.density(formulation.coefficients(torch.tensor([0.25, 0.75])).t)
+        instantiate(cfg.solver).sample(lambda z, c: torch.zeros_like(z), formulation, torch.ones(1, 1), steps=2)
+    except (InstantiationException, TypeError) as error:
+        raise ValueError(str(explained(error))) from error

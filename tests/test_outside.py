@@ -1,0 +1,179 @@
+"""Add your own: the examples, copied to a folder outside the package, are found, named, refused or trained."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from flowzoo.formulation.schedule import Cosine
+from flowzoo.runs.config import launch
+from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.store import Run
+from flowzoo.train import run
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "add_your_own"
+MODULES = [path.stem for path in EXAMPLE.glob("*.py")]
+TINY = [
+    "experiment=demo",
+    "trainer.accelerator=cpu",
+    "trainer.steps=3",
+    "trainer.val_samples=8",
+    "trainer.log_every=1",
+    "data.source.size=128",
+    "data.source.image_size=16",
+    "evaluation.samples=66",
+    "evaluation.reference=70",
+    "evaluation.weights=[ema]",
+    "evaluation.settings=[{steps: 2, guidance: 2.0}]",
+]
+ALL = ["path/schedule=shifted_cosine", "path/target=v", "sampler=laplace", "backbone=film"]
+NAME = "v/ShiftedCosine(shift=0.50)/LogitLaplace(m=0.00,s=0.50)"
+
+Typed = Callable[..., tuple[int, list[DictConfig]]]
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A folder of modules and configs that Python finds, and an empty working directory."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for module in MODULES:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def typed(monkeypatch) -> Typed:
+    """Types a training command: its exit code, and the configs that reached the task."""
+
+    def command(*words: str, task: Callable[[DictConfig], None] | None = None) -> tuple[int, list[DictConfig]]:
+        seen: list[DictConfig] = []
+
+        def note(cfg: DictConfig) -> None:
+            seen.append(cfg)
+            if task is not None:
+                task(cfg)
+
+        monkeypatch.setattr(sys, "argv", ["train", *words])
+        with pytest.raises(SystemExit) as exit:
+            launch("train", note)
+        return exit.value.code, seen
+
+    return command
+
+
+@pytest.mark.parametrize("found", ["--config-dir={}/conf", "hydra.searchpath=[file://{}/conf]"])
+def test_each_part_is_found_and_named(outside, typed, found):
+    where = found.format(outside)
+    code, seen = typed("-m", where, *ALL[:3], "backbone=film,mmdit", "path.schedule.shift=0.25,0.5")
+    assert code == 0
+    assert [run_variant(cfg) for cfg in seen] == 2 * [NAME.replace("0.50)/", "0.25)/"), NAME]
+    assert len({run_folder(cfg) for cfg in seen}) == 4
+    code, seen = typed(where, "path=rf", "sampler=laplace")
+    assert [run_variant(cfg) for cfg in seen] == ["rf/LogitLaplace(m=0.00,s=0.50)"]
+    assert run_folder(seen[0]).name.startswith("rf_LogitLaplace_m-0.00_s-0.50-s0-")
+
+
+def test_all_together_train_and_are_scored(outside, typed):
+    code, (cfg,) = typed("--config-dir", f"{outside}/conf", *TINY, *ALL, task=run)
+    assert code == 0
+    trained = Run(run_folder(cfg))
+    assert trained.status["state"] == "done"
+    assert trained.status["step"] == 3
+    (row,) = trained.rows()
+    assert (row["variant"], row["backbone"]) == (NAME, "film-d4-w128")
+    assert torch.isfinite(torch.tensor([row["fid"], row["clip"]])).all()
+
+
+# What is typed beside the examples, and what the message must name.
+BAD = [
+    (["path/schedule=shifted_cosine", "path.schedule.shift=0"], ["ShiftedCosine's shift=0", "greater than 0"]),
+    (["-m", "sampler=laplace", "sampler.s=0.5,-1"], ["LogitLaplace's s=-1"]),
+    (["sampler=laplace", "+sampler.width=1"], ["sampler: laplace.LogitLaplace", "width", "takes m, s"]),
+    (["sampler=laplace", "~sampler.s"], ["LogitLaplace", "'s'"]),
+    (["path=edm", "sampler=laplace"], ["edm", "uniform", "LogitLaplace"]),
+    (["backbone=film", "+backbone.kernel=5"], ["backbone: film.FiLM", "kernel", "heads"]),
+    (["backbone=film", "backbone.depth=0"], ["backbone.depth=0"]),
+    (["backbone=film", "backbone._target_=film.Film"], ["film.Film cannot be imported"]),
+    (["path/schedule=shifted_cosine", "path.schedule._target_=shifted_sine.X"], ["No module named 'shifted_sine'"]),
+    (["path/schedule=shifted_cosine", "path/target=F", "sigma_data=-1"], ["sigma_data"]),
+    (["path/schedule=shifted"], ["path/schedule/shifted", "shifted_cosine"]),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), BAD, ids=lambda x: " ".join(x))
+def test_nonsense_is_refused_before_it_starts(outside, typed, capsys, words, named):
+    code, seen = typed(f"--config-dir={outside}/conf", *words)
+    message = capsys.readouterr().err
+    assert (code, seen) == (2, [])
+    assert message.count("\n") == 1
+    for word in named:
+        assert word in message
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_law_and_a_solver_that_do_not_fit_are_refused(outside, typed, capsys):
+    path = outside / "shifted_cosine.py"
+    path.write_text(path.read_text() + "\n    fixed_law = True\n    euler_t = False\n    uniform_t = False\n")
+    schedule = [f"--config-dir={outside}/conf", "path/schedule=shifted_cosine", "path/target=v"]
+    assert typed(*schedule)[0] == 0
+    for words in (["sampler=lognorm"], ["solver=euler_t"], ["solver/grid=uniform_t"]):
+        assert typed(*schedule, *words)[0] == 2
+        assert "ShiftedCosine" in capsys.readouterr().err
+
+
+# What every schedule, sampler and backbone of one's own should satisfy.
+
+
+@pytest.mark.parametrize("shift", [0.25, 1.0, 4.0])
+def test_the_schedule_keeps_the_laws(outside, shift):
+    from shifted_cosine import ShiftedCosine
+
+    schedule = ShiftedCosine(shift)
+    t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64, requires_grad=True)
+    s = schedule.at_t(t)
+    for value, slope in ((s.a, s.da), (s.b, s.db)):
+        (auto,) = torch.autograd.grad(value.sum(), t, retain_graph=True)
+        torch.testing.assert_close(slope, auto)
+    torch.testing.assert_close(s.a**2 + s.b**2, torch.ones_like(t))
+    for one, other in zip(schedule.at_sigma(s.sigma), s, strict=True):
+        torch.testing.assert_close(one, other)
+    ends = schedule.at_sigma(torch.tensor([0.0, torch.inf], dtype=torch.float64))
+    assert (ends.t.tolist(), ends.a.tolist(), ends.b.tolist()) == ([0, 1], [1, 0], [0, 1])
+    if shift == 1:
+        torch.testing.assert_close(tuple(s), tuple(Cosine().at_t(t)))
+
+
+@pytest.mark.parametrize(("m", "s"), [(0.0, 0.5), (-1.0, 1.5)])
+def test_the_samplers_density_is_that_of_its_quantiles(outside, m, s):
+    from laplace import LogitLaplace
+
+    law = LogitLaplace(m, s)
+    u = torch.linspace(0.005, 0.995, 100, dtype=torch.float64, requires_grad=True)
+    t = law.quantile(u)
+    (slope,) = torch.autograd.grad(t.sum(), u)
+    assert (slope > 0).all()
+    torch.testing.assert_close(law.density(t) * slope, torch.ones_like(u))
+
+
+def test_the_backbone_keeps_the_interface(outside):
+    from film import FiLM
+
+    from flowzoo.encoders.text import Text, TextSpec
+
+    spec = TextSpec(lengths=(3, 2), dims=(5, 4), pooled=(6, 0))
+    net = FiLM(channels=3, image_size=8, text=spec, patch_size=2, depth=2, width=8, heads=2)
+    text = Text((torch.randn(7, 3, 5), torch.randn(7, 2, 4)), (torch.randn(7, 6), torch.zeros(7, 0)))
+    z = torch.randn(7, 3, 8, 12)
+    out = net(z, torch.linspace(0, 1000, 7), text)
+    assert out.shape == z.shape
+    assert (out == 0).all()  # until it is trained
+    with pytest.raises(ValueError, match="patch_size=3"):
+        FiLM(channels=3, image_size=8, text=spec, patch_size=3, depth=1, width=8, heads=1)
