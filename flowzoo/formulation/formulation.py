@@ -42,6 +42,10 @@ class Coefficients:
     def __getitem__(self, index: Any) -> "Coefficients":
         return self._map(lambda x: x[index])
 
+    def expand(self, *shape: int) -> "Coefficients":
+        """As Tensor.expand, on every field."""
+        return self._map(lambda x: x.expand(*shape))
+
     def z(self, x0: Tensor, eps: Tensor) -> Tensor:
         # paper eq. 2
         return self.a * x0 + self.b * eps
@@ -76,6 +80,11 @@ class Formulation:
         # eps where a = 0 says nothing about x0: such a path starts where EDM does
         if not (self.at_sigma(self.sigma_start).determinant.abs() > 0).all():
             self.sigma_start = min(self.sigma_start, SIGMA_MAX)
+
+    @property
+    def formulations(self) -> "tuple[Formulation, ...]":
+        """Those that it stands for: itself alone, where a stack has V."""
+        return (self,)
 
     def coefficients(self, u: Tensor) -> Coefficients:
         """For training: u [..., B] uniform, strictly inside (0, 1)."""

@@ -58,7 +58,7 @@ class Generator:
         """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
         net = guided(self._forward, text, null, scale)
         sample = self.solver.sample(net, self.formulation, noise.to(self.device), steps)
-        return Generated(sample.x0, sample.path_length, sample.nfe)
+        return Generated(sample.x0, sample.path_length, int(sample.nfe))
 
 
 def batches(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -15,11 +15,12 @@ def guided(backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null:
 
     `text` and `null` have the batch size of z. Scale 1 is the conditional network alone and 0 the unconditional one,
     without a second pass. The records may hold one value for all, [], or one a sample, [B, 1, 1, 1]. The result has z's
-    dtype. Raises ValueError where `null` is needed and None.
+    dtype. With z [V, B, C, H, W] and records [V, 1, 1, 1, 1] the backbone is a stack of V variants and gets labels
+    [V, B]; the text is the same for all. Raises ValueError where `null` is needed and None.
     """
 
     def inputs(z: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
-        return c.c_in * z, c.label.float().reshape(-1).expand(len(z))
+        return c.c_in * z, c.label.float().reshape(c.label.shape[:-3]).expand(z.shape[:-3])
 
     def single(text: Text) -> Net:
         return lambda z, c: backbone(*inputs(z, c), text).to(z.dtype)
@@ -38,7 +39,9 @@ def guided(backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null:
 
     def net(z: Tensor, c: Coefficients) -> Tensor:
         z_in, label = inputs(z, c)
-        cond, uncond = backbone(torch.cat([z_in, z_in]), torch.cat([label, label]), both).to(z.dtype).chunk(2)
+        cond, uncond = (
+            backbone(torch.cat([z_in, z_in], -4), torch.cat([label, label], -1), both).to(z.dtype).chunk(2, -4)
+        )
         # Ho and Salimans 2022, eq. 6, with scale = 1 + w
         return uncond + scale * (cond - uncond)
 

@@ -9,16 +9,35 @@ from torch import Tensor
 
 from flowzoo.formulation import limits
 from flowzoo.formulation.formulation import Coefficients, Formulation
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.sampling.grid import Grid
 
-Net = Callable[[Tensor, Coefficients], Tensor]  # (z, the node's record, fields of shape []) -> output like z
+# (z, the node's record, fields of shape [], of a stack [V, 1, ..., 1]) -> output like z
+Net = Callable[[Tensor, Coefficients], Tensor]
 Denoiser = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (z, index of the node) -> (x0hat, epshat)
 
 
 class Sample(NamedTuple):
-    x0: Tensor  # like eps
-    nfe: int  # calls of the network
-    path_length: Tensor  # [B]
+    x0: Tensor  # like eps; of a stack [V, *eps.shape]
+    nfe: Tensor  # calls of the network, int64 [], or [V]
+    path_length: Tensor  # [B], or [V, B]
+
+
+class Nodes:
+    """The records at the levels of a grid, as numbers that keep the dtype of the images they are multiplied with."""
+
+    def __init__(self, records: Coefficients, like: Tensor) -> None:
+        if records.t.ndim == 1:
+            self._each = [records[i] for i in range(len(records.t))]  # scalars on the CPU: exact, and no kernel
+        else:
+            # a variant axis: [V, 1, ..., 1] for each node
+            axes = (...,) + (None,) * like.ndim
+            self._each = [
+                records[:, i].to(device=like.device, dtype=like.dtype)[axes] for i in range(records.t.shape[-1])
+            ]
+
+    def __getitem__(self, i: int) -> Coefficients:
+        return self._each[i]
 
 
 class Rule(ABC):
@@ -32,40 +51,49 @@ class Rule(ABC):
         """Calls of the network for `steps` steps between distinct levels."""
 
     @abstractmethod
-    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Coefficients, i: int) -> Tensor:
+    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Nodes, i: int) -> Tensor:
         """z at node i + 1, not the last, from z at node i and the estimates there."""
 
-    def sample(self, net: Net, formulation: Formulation, eps: Tensor, levels: Tensor) -> Sample:
+    def sample(self, net: Net, formulation: Formulation | StackedFormulation, eps: Tensor, levels: Tensor) -> Sample:
         """Noise `eps` [B, ...] to data of the same shape, dtype and device; `levels` as a grid gives them.
 
         Steps between equal levels are left out and cost nothing. The last step is z' = x0hat for every rule: it ends at
         exactly clean data. `path_length` sums ||z' - z|| over the steps: for rf the paper's sum of ||v dt|| (Table 6),
         and meaningful too where t is degenerate (EDM's dt at the top is 1e-20). Raises ValueError for levels that rise
         or do not end at 0.
+
+        With levels [V, S + 1] and a stacked formulation the V variants start from the same noise and step together:
+        the network sees [V, B, ...]. A step between equal levels of one variant leaves that variant as it is and is not
+        counted for it; one that is empty for all is not taken.
         """
         levels = levels.double().cpu()
-        if levels[-1] != 0 or (levels[1:] > levels[:-1]).any():
+        if (levels[..., -1] != 0).any() or (levels[..., 1:] > levels[..., :-1]).any():
             raise ValueError(f"sampling levels must fall to 0, got {levels.tolist()}")
-        levels = torch.unique_consecutive(levels)
-        # float64 scalars on the CPU for the arithmetic below (its results keep eps's dtype), one copy for the network
-        nodes = formulation.at_sigma(levels)
-        seen = nodes.to(device=eps.device, dtype=eps.dtype)
-        calls = 0
+        moves = (levels[..., 1:] < levels[..., :-1]).reshape(-1, levels.shape[-1] - 1)  # [1 or V, S]
+        steps = moves.any(0).nonzero().flatten().tolist()
+        levels, moves = levels[..., [*steps, -1]], moves[:, steps]
+        records = formulation.at_sigma(levels)
+        nodes = Nodes(records, eps)
+        seen = nodes if levels.ndim > 1 else records.to(device=eps.device, dtype=eps.dtype)  # by the network
+        calls = torch.zeros(len(moves), dtype=torch.long)
+        lead = levels.shape[:-1]
+        moving = moves.to(eps.device).T.reshape(len(steps), *lead, *(1,) * eps.ndim)
 
         def denoise(z: Tensor, i: int) -> tuple[Tensor, Tensor]:
-            nonlocal calls
-            calls += 1
+            calls.add_(moves[:, current])
             return nodes[i].decode(z, net(z, seen[i]))
 
-        z = nodes.b[0] * eps
-        length = eps.new_zeros(eps.shape[0])
-        last = len(levels) - 2
-        for i in range(last + 1):
-            x0, noise = denoise(z, i)
-            z_next = x0 if i == last else self.step(denoise, z, x0, noise, nodes, i)
-            length = length + (z_next - z).reshape(len(z), -1).norm(dim=1)
+        z = nodes[0].b * eps
+        length = eps.new_zeros(z.shape[: len(lead) + 1])
+        last = len(steps) - 1
+        for current in range(last + 1):
+            x0, noise = denoise(z, current)
+            z_next = x0 if current == last else self.step(denoise, z, x0, noise, nodes, current)
+            if not moves[:, current].all():
+                z_next = torch.where(moving[current], z_next, z)
+            length = length + (z_next - z).reshape(*length.shape, -1).norm(dim=-1)
             z = z_next
-        return Sample(z, calls, length)
+        return Sample(z, calls.reshape(lead), length)
 
 
 class Recombine(Rule):
@@ -77,7 +105,7 @@ class Recombine(Rule):
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Coefficients, i: int) -> Tensor:
+    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Nodes, i: int) -> Tensor:
         return nodes[i + 1].z(x0, eps)
 
 
@@ -90,17 +118,17 @@ class Heun(Rule):
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Coefficients, i: int) -> Tensor:
+    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Nodes, i: int) -> Tensor:
         here, there = nodes[i], nodes[i + 1]
-        if here.a == 0:
-            dt = there.t - here.t
-            v = here.velocity(x0, eps)
-            x0_there, eps_there = denoise(z + dt * v, i + 1)
-            return z + dt * (v + there.velocity(x0_there, eps_there)) / 2
-        z_there = there.z(x0, eps)
-        _, eps_there = denoise(z_there, i + 1)
+        top = (here.a == 0).to(z.device)
+        dt = there.t - here.t
+        v = here.velocity(x0, eps)
+        z_there = torch.where(top, z + dt * v, there.z(x0, eps))
+        x0_there, eps_there = denoise(z_there, i + 1)
+        in_t = z + dt * (v + there.velocity(x0_there, eps_there)) / 2
         # z'/a' = z/a + (sigma' - sigma)(eps + eps')/2, as a correction of the Euler step
-        return z_there + (there.b - there.a * here.b / here.a) * (eps_there - eps) / 2
+        in_sigma = z_there + (there.b - there.a * here.b / here.a) * (eps_there - eps) / 2
+        return torch.where(top, in_t, in_sigma)
 
 
 class EulerT(Rule):
@@ -112,14 +140,15 @@ class EulerT(Rule):
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def sample(self, net: Net, formulation: Formulation, eps: Tensor, levels: Tensor) -> Sample:
-        if not formulation.schedule.euler_t:
-            raise ValueError(limits.no_euler_t(type(formulation.schedule).__name__))
+    def sample(self, net: Net, formulation: Formulation | StackedFormulation, eps: Tensor, levels: Tensor) -> Sample:
+        for one in formulation.formulations:
+            if not one.schedule.euler_t:
+                raise ValueError(limits.no_euler_t(type(one.schedule).__name__))
         return super().sample(net, formulation, eps, levels)
 
-    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Coefficients, i: int) -> Tensor:
+    def step(self, denoise: Denoiser, z: Tensor, x0: Tensor, eps: Tensor, nodes: Nodes, i: int) -> Tensor:
         # paper eq. 1, Euler
-        return z + (nodes.t[i + 1] - nodes.t[i]) * nodes[i].velocity(x0, eps)
+        return z + (nodes[i + 1].t - nodes[i].t) * nodes[i].velocity(x0, eps)
 
 
 class Solver:
@@ -129,6 +158,11 @@ class Solver:
         limits.check_shift(shift)
         self.name, self.rule, self.grid, self.shift = rule.name, rule, grid, shift
 
-    def sample(self, net: Net, formulation: Formulation, eps: Tensor, steps: int) -> Sample:
-        """Noise `eps` [B, ...] to data in `steps` steps. ValueError where rule or grid is not offered for the path."""
-        return self.rule.sample(net, formulation, eps, self.grid.levels(formulation, steps, self.shift))
+    def levels(self, formulation: Formulation | StackedFormulation, steps: int) -> Tensor:
+        """[steps + 1], or [V, steps + 1]. ValueError where the grid is not offered for a path."""
+        each = [self.grid.levels(one, steps, self.shift) for one in formulation.formulations]
+        return torch.stack(each) if isinstance(formulation, StackedFormulation) else each[0]
+
+    def sample(self, net: Net, formulation: Formulation | StackedFormulation, eps: Tensor, steps: int) -> Sample:
+        """Noise `eps` [B, ...] to data in `steps` steps. ValueError where rule or grid is not offered for a path."""
+        return self.rule.sample(net, formulation, eps, self.levels(formulation, steps))
