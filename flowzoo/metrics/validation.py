@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Coefficients, Formulation
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator
 from flowzoo.sampling.guidance import guided
 
@@ -25,8 +26,8 @@ class ValidationBatch:
 
     @classmethod
     def of(cls, x0: Tensor, text: Text) -> "ValidationBatch":
-        eps = torch.randn(x0.shape, generator=generator(0, 0, "validation")).to(x0.device)
-        return cls(x0, text, eps)
+        eps = torch.randn(x0.shape, generator=generator(0, 0, "validation")).to(x0)
+        return cls(x0, text.to(x0.device, x0.dtype), eps)
 
     def chunks(self, size: int) -> Sequence["ValidationBatch"]:
         return [
@@ -37,15 +38,23 @@ class ValidationBatch:
 
 @torch.no_grad()
 def validation_loss(
-    backbone: Callable[[Tensor, Tensor, Text], Tensor], formulation: Formulation, batch: ValidationBatch, size: int
-) -> dict[float, float]:
-    """t -> mean((net - y)^2), unweighted, over the batch in pieces of `size`; the loss is the mean of the values."""
-    totals = torch.zeros(len(TIMES), dtype=torch.float64, device=batch.x0.device)
+    backbone: Callable[[Tensor, Tensor, Text], Tensor],
+    formulation: Formulation | StackedFormulation,
+    batch: ValidationBatch,
+    size: int,
+) -> Tensor:
+    """mean((net - y)^2), unweighted, at each of `TIMES` over the batch in pieces of `size`; the loss is their mean.
+
+    float64 [8], or [V, 8] for a stack of V.
+    """
+    totals: list[Tensor] = []
     for part in batch.chunks(size):
         net = guided(backbone, part.text, None, 1.0)
-        for i, t in enumerate(TIMES):
+        sums = []
+        for t in TIMES:
             times = torch.full((len(part.x0),), t, dtype=torch.float64, device=part.x0.device)
             c: Coefficients = formulation.at_t(times).image().to(part.x0.dtype)
             error = net(c.z(part.x0, part.eps), c) - c.target(part.x0, part.eps)
-            totals[i] += error.double().square().mean(dim=(1, 2, 3)).sum()
-    return dict(zip(TIMES, (totals / len(batch.x0)).tolist(), strict=True))
+            sums.append(error.double().square().mean(dim=(-3, -2, -1)).sum(-1))
+        totals.append(torch.stack(sums, dim=-1))
+    return torch.stack(totals).sum(0) / len(batch.x0)

@@ -4,13 +4,15 @@
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
 
-from flowzoo.training.ema import EMA, average
+from flowzoo.training.ema import average
 
 PREFIX = "backbone."
 WEIGHTS = ("ema", "raw", "init")
@@ -19,30 +21,42 @@ WEIGHTS = ("ema", "raw", "init")
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(beside(path))
-    publish(path)
-
-
-def beside(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def publish(path: Path) -> None:
-    """Gives the finished file beside `path` its name."""
-    with open(beside(path), "rb") as file:
+    beside = path.with_name(path.name + ".part")
+    write(beside)
+    with open(beside, "rb") as file:
         os.fsync(file.fileno())
-    os.replace(beside(path), path)
+    os.replace(beside, path)
 
 
-def save_weights(path: Path, backbone: nn.Module, ema: EMA, step: int, val_loss: float) -> None:
+class AtomicIO(TorchCheckpointIO):
+    """Lightning's way of writing checkpoints, but whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+
+
+def prefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's state_dict as the one of the whole module that checkpoints hold."""
+    return {PREFIX + name: value for name, value in state.items()}
+
+
+def save_weights(
+    path: Path, state_dict: Mapping[str, Tensor], ema: Mapping[str, Any], step: int, val_loss: float
+) -> None:
     """What evaluation and sampling need, and nothing else."""
-    content = {
-        "state_dict": {PREFIX + name: value for name, value in backbone.state_dict().items()},
-        "ema": ema.state_dict(),
-        "global_step": step,
-        "val_loss_ema": val_loss,
-    }
+    content = {"state_dict": state_dict, "ema": ema, "global_step": step, "val_loss_ema": val_loss}
     write_atomically(path, lambda part: torch.save(content, part))
+
+
+def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:
+    """The `raw` or `ema` state of the backbone in a checkpoint, and its step. FileNotFoundError where there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: was this run trained?")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    if weights == "ema":
+        state.update(average(content["ema"]) or {})
+    return state, content["global_step"]
 
 
 def load_weights(path: Path, backbone: nn.Module, weights: str) -> int:
@@ -50,14 +64,9 @@ def load_weights(path: Path, backbone: nn.Module, weights: str) -> int:
 
     Raises FileNotFoundError and ValueError with a message for the user.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: was this run trained?")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    if weights == "ema":
-        state.update(average(content["ema"]) or {})
+    state, step = read_weights(path, weights)
     try:
         backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit this backbone: {error}") from None
-    return content["global_step"]
+    return step

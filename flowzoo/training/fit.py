@@ -2,12 +2,15 @@
 
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
+from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
+from torch import Tensor
 
 from flowzoo.build import Built, compile_mode_of, device_of, precision_of
 from flowzoo.data.loader import Batches
@@ -15,76 +18,98 @@ from flowzoo.data.source import Source, shuffled
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
-from flowzoo.training.module import TrainingModule
+from flowzoo.training.checkpoint import AtomicIO
+from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.signals import Notice
 
 
 @dataclass(frozen=True)
 class Outcome:
     step: int
-    diverged_at: int | None
+    diverged_at: list[int | None]  # of each run
     interrupted: bool
 
 
 def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> Outcome:
     """Trains; at the end checkpoints/ holds last.ckpt and best.ckpt. Says how far it came and why it ended."""
-    t, device = cfg.trainer, device_of(cfg)
-    ema = instantiate(cfg.ema, backbone=built.backbone)
     batches: list[Batches] = []
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
         built.text.to(on)
-        loader = Batches(
-            train,
-            built.text,
-            batch_size=t.batch_size,
-            seed=cfg.seed,
-            device=on,
-            cache=cfg.data.cache,
-            workers=cfg.data.workers,
-            rank=rank,
-            world=world,
-        )
-        batches.append(loader)
-        return loader
+        batches.append(batches_of(cfg, built, train, on, rank, world))
+        return batches[-1]
 
     module = TrainingModule(
         built.backbone,
         built.formulation,
         built.autoencoder,
         built.text,
-        ema,
+        instantiate(cfg.ema, backbone=built.backbone),
         instantiate(cfg.optimizer),
         seed=cfg.seed,
-        steps=t.steps,
-        clip_norm=t.clip_norm,
-        compile_mode=compile_mode_of(cfg, device),
+        steps=cfg.trainer.steps,
+        clip_norm=cfg.trainer.clip_norm,
+        compile_mode=compile_mode_of(cfg, device_of(cfg)),
         stream=stream,
     )
+    resume = (run.path / "checkpoints" / "last.ckpt").is_file()
+    return train_module([cfg], [run], module, val, lambda: sum(b.wait for b in batches), AtomicIO(), resume)
+
+
+def batches_of(
+    cfg: DictConfig, built: Built, train: Source, device: torch.device, rank: int = 0, world: int = 1
+) -> Batches:
+    return Batches(
+        train,
+        built.text,
+        batch_size=cfg.trainer.batch_size,
+        seed=cfg.seed,
+        device=device,
+        cache=cfg.data.cache,
+        workers=cfg.data.workers,
+        rank=rank,
+        world=world,
+    )
+
+
+def train_module(
+    cfgs: Sequence[DictConfig],
+    runs: Sequence[Run],
+    module: Trained,
+    val: Source,
+    waited: Callable[[], float],
+    checkpoints: CheckpointIO,
+    resume: bool,
+    until: int | None = None,
+) -> Outcome:
+    """Lightning's trainer around a module that trains `runs`. What they have in common is in the first config."""
+    cfg = cfgs[0]
+    t, device = cfg.trainer, device_of(cfg)
     held_out: list[ValidationBatch] = []
 
-    def validate() -> dict[str, dict[float, float]]:
+    def validate() -> dict[str, Tensor]:
         if not held_out:
-            held_out.append(_held_out(cfg, built, val, module.device))
+            held_out.append(_held_out(cfg, module, val))
         losses = {}
         module.backbone.eval()
         with trainer.precision_plugin.forward_context():
-            losses["raw"] = validation_loss(module.backbone, built.formulation, held_out[0], t.batch_size)
-            with ema.applied(module.backbone):
-                losses["ema"] = validation_loss(module.backbone, built.formulation, held_out[0], t.batch_size)
+            losses["raw"] = validation_loss(module.backbone, module.formulation, held_out[0], t.batch_size)
+            with module.ema.applied(module.backbone):
+                losses["ema"] = validation_loss(module.backbone, module.formulation, held_out[0], t.batch_size)
         module.backbone.train()
-        return losses
+        return {weights: x.reshape(len(runs), -1) for weights, x in losses.items()}
 
     notice = Notice()
     cadence = Cadence(
-        run,
+        runs,
         validate,
         notice,
-        waited=lambda: batches[0].wait if batches else 0.0,
+        waited,
         batch_size=t.batch_size,
         log_every=t.log_every,
         val_every=t.val_every,
         checkpoint_every=t.checkpoint_every,
+        until=until,
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
@@ -99,9 +124,10 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
         precision=precision_of(cfg, device),  # type: ignore[arg-type]
         max_steps=t.steps,
         max_epochs=-1,
-        logger=[instantiate(cfg.logger)] if cfg.logger else False,
+        logger=[instantiate(one.logger) for one in cfgs] if cfg.logger else False,
         callbacks=[cadence],
-        default_root_dir=run.path,  # where Lightning looks for a scheduler's checkpoints: never another run's
+        plugins=[checkpoints],
+        default_root_dir=runs[0].path,  # where Lightning looks for a scheduler's checkpoints: never another run's
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -109,14 +135,12 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
-    resume = cadence.last if cadence.last.is_file() else None
     with notice.listening():
-        trainer.fit(module, ckpt_path=resume, weights_only=True)
+        trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
     return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted)
 
 
-def _held_out(cfg: DictConfig, built: Built, val: Source, device: torch.device) -> ValidationBatch:
+def _held_out(cfg: DictConfig, module: Trained, val: Source) -> ValidationBatch:
     indices = shuffled(val, min(cfg.trainer.val_samples, len(val)))
-    images = torch.from_numpy(val.images(indices)).to(device)
-    text = built.text.encode([val.prompt(i) for i in indices])
-    return ValidationBatch.of(built.autoencoder.encode(images), text.to(device))
+    images = torch.from_numpy(val.images(indices)).to(module.device)
+    return ValidationBatch.of(module.autoencoder.encode(images), module.text.encode([val.prompt(i) for i in indices]))

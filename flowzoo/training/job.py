@@ -24,7 +24,8 @@ def train_and_score(cfg: DictConfig) -> None:
     """
     console = Console()
     run = Run.create(cfg)
-    torch.compiler.reset()  # code compiled for earlier runs of this process counts against a limit, past which all is eager
+    # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
+    torch.compiler.reset()
     with run.lock():
         if run.state in ("done", "diverged"):
             console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
@@ -38,10 +39,11 @@ def train_and_score(cfg: DictConfig) -> None:
             run.set_status("preempted", step=outcome.step)
             raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
         scoring = Scoring(cfg, run, built, val, device_of(cfg))
-        if outcome.diverged_at is not None:
-            scoring.diverged(outcome.diverged_at)
-            run.set_status("diverged", step=outcome.diverged_at)
-            console.print(f"{run.path} diverged at step {outcome.diverged_at}", highlight=False, soft_wrap=True)
+        (diverged_at,) = outcome.diverged_at
+        if diverged_at is not None:
+            scoring.diverged(diverged_at)
+            run.set_status("diverged", step=diverged_at)
+            console.print(f"{run.path} diverged at step {diverged_at}", highlight=False, soft_wrap=True)
             return
         run.set_status("running", step=outcome.step)
         evaluate(scoring, run.path / "checkpoints" / "best.ckpt", console)

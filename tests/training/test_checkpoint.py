@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowzoo.training.checkpoint import load_weights, save_weights, write_atomically
+from flowzoo.training.checkpoint import load_weights, prefixed, save_weights, write_atomically
 from flowzoo.training.ema import EMA
 
 
@@ -20,7 +20,7 @@ def trained() -> tuple[nn.Module, EMA]:
 
 def test_raw_and_ema_come_back(tmp_path: Path) -> None:
     net, ema = trained()
-    save_weights(tmp_path / "best.ckpt", net, ema, step=7, val_loss=0.5)
+    save_weights(tmp_path / "best.ckpt", prefixed(net.state_dict()), ema.state_dict(), step=7, val_loss=0.5)
     other = nn.Linear(3, 2)
     assert load_weights(tmp_path / "best.ckpt", other, "raw") == 7
     assert torch.equal(other.weight, net.weight)
@@ -32,7 +32,7 @@ def test_raw_and_ema_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))])
 def test_another_network_is_refused(tmp_path: Path, other: nn.Module) -> None:
     net, ema = trained()
-    save_weights(tmp_path / "best.ckpt", net, ema, step=7, val_loss=0.5)
+    save_weights(tmp_path / "best.ckpt", prefixed(net.state_dict()), ema.state_dict(), step=7, val_loss=0.5)
     with pytest.raises(ValueError, match="does not fit"):
         load_weights(tmp_path / "best.ckpt", other, "raw")
 
@@ -44,7 +44,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_no_code_is_loaded(tmp_path: Path) -> None:
     net, ema = trained()
-    save_weights(tmp_path / "best.ckpt", net, ema, step=7, val_loss=0.5)
+    save_weights(tmp_path / "best.ckpt", prefixed(net.state_dict()), ema.state_dict(), step=7, val_loss=0.5)
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 7
 
 

@@ -1,0 +1,75 @@
+"""V backbones of one class and size as one network with one parameter."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from flowzoo.encoders.text import Text
+
+
+class StackedBackbone(nn.Module):
+    """All weights of variant v are row v of `flat` [V, P], P parameters in the order of the backbone.
+
+    One tensor, so that the optimiser, the average, the norms and the clipping of all variants are a few kernels, and
+    the backward pass ends in one concatenation. The rows are cut into the backbone's parameters [V, ...] by views.
+    vmap goes around the network only: losses are summed and differentiated outside.
+    """
+
+    def __init__(self, backbones: Sequence[nn.Module]) -> None:
+        """Copies the weights; a backbone may stand for several variants. ValueError where they are not of one kind."""
+        super().__init__()
+        first = backbones[0]
+        self.shapes = {name: p.shape for name, p in first.named_parameters()}
+        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
+        rows = {id(backbone): self.row(backbone.state_dict()) for backbone in backbones}
+        self.flat = nn.Parameter(torch.stack([rows[id(backbone)] for backbone in backbones]))
+        for other in {id(b): b for b in backbones}.values():
+            for (name, one), two in zip(first.named_buffers(), other.buffers(), strict=True):
+                if not torch.equal(one, two):
+                    raise ValueError(f"buffer {name} differs between variants; allowed: constants, the same for all")
+        self.skeleton = copy.deepcopy(first)  # without weights of its own
+        for name in self.shapes:
+            owner, _, last = name.rpartition(".")
+            self.skeleton.get_submodule(owner).register_parameter(last, None)
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters by the backbone's names, [V, ...], as views through which gradients flow."""
+        return self.cut(self.flat)
+
+    def cut(self, rows: Tensor) -> dict[str, Tensor]:
+        """[..., P] -> parameters by name, [..., *shape]."""
+        pieces = rows.split(self.sizes, dim=-1)
+        lead = rows.shape[:-1]
+        return {name: x.view(*lead, *shape) for (name, shape), x in zip(self.shapes.items(), pieces, strict=True)}
+
+    def row(self, state: Mapping[str, Tensor]) -> Tensor:
+        """[P] from a backbone's parameters by name. ValueError where one is missing or of another shape."""
+        for name, shape in self.shapes.items():
+            if name not in state or state[name].shape != shape:
+                found = f"has shape {list(state[name].shape)}" if name in state else "is missing"
+                raise ValueError(f"{name} {found}; this backbone's is {list(shape)}")
+        return torch.cat([state[name].detach().reshape(-1) for name in self.shapes])
+
+    def member(self, row: Tensor) -> dict[str, Tensor]:
+        """What the state_dict of one variant's backbone is, from its [P] weights."""
+        return self.cut(row) | self.skeleton.state_dict()
+
+    def call(self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """As `forward`, with weights as `weights()` gives them."""
+        own = text.tokens[0].ndim == 4
+
+        def one(weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
+            return functional_call(self.skeleton, weights, (z, label, text))
+
+        return vmap(one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
+
+    def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""
+        return self.call(self.weights(), z, label, text)

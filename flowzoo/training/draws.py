@@ -1,0 +1,24 @@
+"""The random numbers of a training step: functions of (seed, step, purpose), drawn alike by solo and stacked runs."""
+
+import torch
+from torch import Tensor
+
+from flowzoo.encoders.text import TextEncoders
+from flowzoo.randomness import generator, uniform
+
+
+def times(seed: int, step: int, n: int, device: torch.device) -> Tensor:
+    """u [n], float64, from which formulations draw t."""
+    return uniform((n,), generator(seed, step, "u", device))
+
+
+def noise(seed: int, step: int, like: Tensor, n: int) -> Tensor:
+    """eps [n, *like.shape[1:]], standard normal."""
+    shape = (n, *like.shape[1:])
+    return torch.randn(shape, generator=generator(seed, step, "eps", like.device), device=like.device, dtype=like.dtype)
+
+
+def kept(seed: int, step: int, text: TextEncoders, n: int, device: torch.device) -> Tensor:
+    """Which encoders are not dropped, bool [n, encoders] (paper, B.3)."""
+    draws = torch.rand((n, len(text.names)), generator=generator(seed, step, "text", device), device=device)
+    return draws >= text.p_drop
