@@ -124,6 +124,14 @@ def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
     assert "s0-scatter" not in page.json
 
 
+def test_a_report_beside_its_runs_is_no_run(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "runs")
+    for folder in ("runs", "runs/report", "report"):
+        report([tmp_path / "runs"], tmp_path / folder)
+    results = [tmp_path / folder / "results.csv" for folder in ("runs", "runs/report", "report")]
+    assert len({path.read_text() for path in results}) == 1
+
+
 def test_mistakes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "absent"), "-o", str(tmp_path / "out")]) == 2
     assert "is not a folder of runs" in capsys.readouterr().err
