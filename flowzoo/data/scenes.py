@@ -81,8 +81,9 @@ class Scenes:
     wording: np.ndarray  # [n, 6] in 0..1, free draws for the captions
 
 
-def scenes(key: int, indices: np.ndarray) -> Scenes:
-    """The scenes of non-negative integer `indices` [n] in the stream of `key`."""
+def scenes(key: int, indices: np.ndarray, most: int = MOST, textured: bool = True) -> Scenes:
+    """The scenes of non-negative integer `indices` [n] in the stream of `key`: 1 to `most` objects; plain grounds alone
+    unless `textured`."""
     u = uniforms(key, indices, _FIELDS)
     n = len(u)
     taken = 0
@@ -96,7 +97,7 @@ def scenes(key: int, indices: np.ndarray) -> Scenes:
     def pick(options: int, *shape: int) -> np.ndarray:
         return (draw(*shape) * options).astype(np.int64)
 
-    count = 1 + pick(MOST)
+    count = 1 + pick(most)
     grouped = (draw() < _GROUPED) & (count > 1)
     shape, size = pick(len(SHAPES), MOST), pick(len(SIZES), MOST)
     colour = np.argsort(draw(len(COLOURS)), axis=1, kind="stable")[:, :MOST]
@@ -120,7 +121,7 @@ def scenes(key: int, indices: np.ndarray) -> Scenes:
     radius = low + (high - low) * draw(1)
     rgb = np.array(list(COLOURS.values()), np.float64)[colour] + (2 * draw(3)[:, None] - 1) * TINT
 
-    texture = np.searchsorted(_TEXTURE, draw(), side="right")
+    texture = np.searchsorted(_TEXTURE, draw(), side="right") * textured
     ground = np.stack([pick(len(GROUNDS)), pick(len(GROUNDS) - 1)], axis=1)
     ground[:, 1] += ground[:, 1] >= ground[:, 0]
     ground_rgb = np.array(list(GROUNDS.values()), np.float64)[ground] + (2 * draw(3)[:, None] - 1) * TINT

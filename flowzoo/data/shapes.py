@@ -7,7 +7,7 @@ import numpy as np
 
 from flowzoo.data.captions import CHOICES
 from flowzoo.data.drawing import draw
-from flowzoo.data.scenes import COLOURS, GROUNDS, SHAPES, TEXTURES, Scenes, scenes
+from flowzoo.data.scenes import COLOURS, GROUNDS, MOST, SHAPES, TEXTURES, Scenes, scenes
 from flowzoo.data.source import check_split
 from flowzoo.randomness import word
 
@@ -19,6 +19,8 @@ _BLOCK = 64  # scenes kept at hand for captions, which are asked for one by one
 class Shapes:
     """One to three anti-aliased objects on a plain, graded or textured ground; a pure function of (seed, split, index).
 
+    `most_objects` below 3 and `textured=False` (plain grounds alone) make an easier world of the same kind.
+
     `size` is the length that training and evaluation see; any non-negative index may be asked for.
     Shares no scene stream between splits. `captions` is terse, dense or mix (both, drawn by equal chances).
     """
@@ -27,18 +29,28 @@ class Shapes:
     channels = 3
 
     def __init__(
-        self, split: str, image_size: int = 32, size: int = 50_000, seed: int = 0, captions: str = "mix"
+        self,
+        split: str,
+        image_size: int = 32,
+        size: int = 50_000,
+        seed: int = 0,
+        captions: str = "mix",
+        most_objects: int = MOST,
+        textured: bool = True,
     ) -> None:
         if not 16 <= image_size <= 64:
             raise ValueError(f"image_size={image_size} is out of range for shapes; allowed: 16 to 64")
         if size < 1:
             raise ValueError(f"size={size} is out of range; allowed: 1 or more images")
+        if not 1 <= most_objects <= MOST:
+            raise ValueError(f"most_objects={most_objects} is out of range for shapes; allowed: 1 to {MOST}")
         if captions not in CHOICES:
             raise ValueError(f"captions={captions!r} is not known; allowed: {', '.join(CHOICES)}")
         self.split = check_split(split)
         self.image_size = image_size
         self.seed = seed
         self._size = size
+        self._world = {"most": most_objects, "textured": textured}
         self._say = CHOICES[captions]
         self._key = word("shapes", seed, split)
         self._block: tuple[int, Scenes] | None = None
@@ -52,7 +64,7 @@ class Shapes:
 
         Not the rendered pixels: their last bit may differ between machines.
         """
-        first = scenes(self._key, np.arange(256))
+        first = scenes(self._key, np.arange(256), **self._world)
         drawn = (first.count, first.shape, first.colour, first.size, first.texture, first.ground)
         about = repr((VERSION, self.split, self.image_size, self._size, self.seed, COLOURS, GROUNDS, SHAPES, TEXTURES))
         return sha256(about.encode() + b"".join(a.tobytes() for a in drawn)).hexdigest()[:16]
@@ -62,7 +74,7 @@ class Shapes:
         asked = np.asarray(indices, np.int64)
         if asked.size and asked.min() < 0:
             raise IndexError(f"index {asked.min()} is negative; scenes are numbered from 0")
-        return scenes(self._key, asked)
+        return scenes(self._key, asked, **self._world)
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""

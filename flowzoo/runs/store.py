@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from flowzoo import __version__
 from flowzoo.runs.identity import run_folder, run_variant
 
 STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")
@@ -261,15 +261,14 @@ def explained(error: Exception) -> Exception:
 @cache
 def code_version() -> str:
     """The package version, with the commit and whether files differ from it where the code is a git checkout."""
-    version = metadata.version("flowzoo")
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return version
+        return __version__
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return f"{version}+{done.stdout.strip()}"
-    return version
+        return f"{__version__}+{done.stdout.strip()}"
+    return __version__
 
 
 @contextmanager
