@@ -1,7 +1,8 @@
 """From a resolved config to the objects of a run."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.data.source import Source, measure
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
 
 
@@ -105,6 +108,30 @@ def backbone_label(cfg: DictConfig) -> str:
     b = cfg.backbone
     sizes = [f"{letter}{b[key]}" for letter, key in (("d", "depth"), ("w", "width")) if b.get(key) is not None]
     return "-".join([b.get("name", b._target_.rsplit(".", 1)[-1].lower()), *sizes])
+
+
+@dataclass(frozen=True)
+class BuiltStack:
+    formulation: StackedFormulation
+    backbone: StackedBackbone
+    autoencoder: Pixels
+    text: TextEncoders
+
+
+def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> BuiltStack:
+    """The parts of runs that differ in path, sampler, seed and optimiser alone; what they share is built once."""
+    cfg, statistics = cfgs[0], statistics_of(cfgs[0], folders[0], train)
+    for folder in folders:
+        if not (folder / "data.json").is_file():
+            shutil.copyfile(folders[0] / "data.json", folder / "data.json")
+    autoencoder = autoencoder_of(cfg, statistics)
+    text: TextEncoders = instantiate(cfg.text)
+    by_seed: dict[int, nn.Module] = {}
+    for one in cfgs:
+        if one.seed not in by_seed:
+            by_seed[one.seed] = backbone_of(one, autoencoder, text)
+    formulation = StackedFormulation([formulation_of(one, statistics) for one in cfgs])
+    return BuiltStack(formulation, StackedBackbone([by_seed[one.seed] for one in cfgs]), autoencoder, text)
 
 
 def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:

@@ -1,8 +1,9 @@
 """Samples a trained run in every sampler setting of the protocol, scores it, and writes one row a setting."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,21 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from flowzoo.build import Built, backbone_label, backbone_of, compile_mode_of
+from flowzoo.build import Built, BuiltStack, backbone_label, backbone_of, compile_mode_of
 from flowzoo.data.source import Source, shuffled
-from flowzoo.encoders.text import Text
+from flowzoo.encoders.autoencoder import Pixels
+from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.names import variant_name
 from flowzoo.metrics.clip import clip_score
 from flowzoo.metrics.fid import frechet_distance, reference_moments
-from flowzoo.metrics.moments import Moments
+from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.runs.store import Run
 from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import load_weights
+from flowzoo.training.checkpoint import load_state, read_weights
 
 COLUMNS = 8  # of the sample grid
+AT_ONCE = 4096  # images whose features are computed at once
 
 
 @dataclass(frozen=True)
@@ -43,39 +46,107 @@ def settings_of(cfg: DictConfig) -> list[Setting]:
     return [Setting(w, steps, guidance) for w, (steps, guidance) in product(cfg.evaluation.weights, pairs)]
 
 
-class Scoring:
-    """Everything that is the same for all settings of one run: prompts, their text, the reference, the protocol."""
+class Evaluation:
+    """What is the same for all settings of all runs that are scored together: prompts, reference, protocol."""
 
-    def __init__(self, cfg: DictConfig, run: Run, built: Built, val: Source, device: torch.device) -> None:
-        self.cfg, self.run, self.built, self.device = cfg, run, built, device
-        built.to(device)
+    def __init__(
+        self, cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, val: Source, device: torch.device
+    ) -> None:
+        self.cfg, self.autoencoder, self.text, self.val, self.device = cfg, autoencoder, text, val, device
+        autoencoder.to(device)
+        text.to(device)
         self.extractor = instantiate(cfg.metric).to(device)
         self.count = cfg.evaluation.samples
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
-        reference = min(len(val), cfg.evaluation.reference)
-        self.reference = reference_moments(self.extractor, val, reference, Path(cfg.runs) / ".cache")
+        self.n_reference = min(len(val), cfg.evaluation.reference)
+        self.reference = reference_moments(self.extractor, val, self.n_reference, Path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
             extractor=self.extractor.identity,
             n_samples=self.count,
             reference=val.fingerprint,
-            n_reference=reference,
+            n_reference=self.n_reference,
             prompts=self.prompts,
             seed=cfg.evaluation.seed,
         )
-        run.write_json(
-            "extractor.json",
-            {
-                "identity": self.extractor.identity,
-                "quality": self.extractor.quality,
-                "reference": {"fingerprint": val.fingerprint, "n": reference},
-                "n_samples": self.count,
-                "protocol": self.protocol,
-            },
+
+    def about(self) -> dict[str, Any]:
+        """What extractor.json says."""
+        return {
+            "identity": self.extractor.identity,
+            "quality": self.extractor.quality,
+            "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
+            "n_samples": self.count,
+            "protocol": self.protocol,
+        }
+
+    @cached_property
+    def prompt_features(self) -> Tensor:
+        return self.extractor.text(self.prompts)
+
+    @cached_property
+    def encoded(self) -> Text:
+        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
+        unique = sorted(set(self.prompts))
+        at = {prompt: i for i, prompt in enumerate(unique)}
+        parts = [self.text.encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)]
+        whole = Text(
+            tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
+            tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
         )
+        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
+
+    def score(
+        self, generator: Generator, steps: int, guidance: float, size: int, progress: Callable[[int], object]
+    ) -> list["Scores"]:
+        """Of each of the generator's M members: all samples of one setting, `size` of each member at once.
+
+        The images are never kept: their features go into moments batch by batch.
+        """
+        moments, clip, length = StackedMoments(), [], []
+        shown: list[Tensor] = []
+        edge = self.autoencoder.latent_size(self.cfg.data.source.image_size)
+        shape = (self.autoencoder.channels, edge, edge)
+        for first, n in batches(self.count, size):
+            noise = start_noise(self.cfg.evaluation.seed, first, n, shape)
+            prompt = self.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
+            made = generator(noise, prompt, self.text.null(n), steps, guidance)
+            lead = made.path_length.reshape(-1, n).shape  # [M, n]
+            images = self.autoencoder.decode(made.latents.reshape(-1, *shape))
+            parts = [self.extractor.images(images[i : i + k]) for i, k in batches(len(images), AT_ONCE)]
+            features = torch.cat(parts).reshape(*lead, -1)
+            moments.update(features)
+            told = self.prompt_features[first : first + n].expand_as(features)
+            clip.append(clip_score(features.flatten(0, 1), told.flatten(0, 1)).reshape(lead))
+            length.append(made.path_length.reshape(lead).double())
+            if first < self.cfg.evaluation.grid:
+                shown.append(images.reshape(*lead, *images.shape[1:])[:, : self.cfg.evaluation.grid - first].cpu())
+            progress(lead.numel())
+        nfe, clips, lengths = made.nfe.reshape(-1), torch.cat(clip, 1).mean(1), torch.cat(length, 1).mean(1)
+        return [
+            Scores(int(nfe[i]), frechet_distance(one, self.reference), float(clips[i]), float(lengths[i]), images)
+            for i, (one, images) in enumerate(zip(moments.each(), torch.cat(shown, 1), strict=True))
+        ]
+
+
+@dataclass(frozen=True)
+class Scores:
+    nfe: int
+    fid: float
+    clip: float
+    path_length: float
+    images: Tensor  # the first few, uint8 [n, C, H, W]
+
+
+class Scoring:
+    """The rows of one run."""
+
+    def __init__(self, cfg: DictConfig, run: Run, evaluation: Evaluation) -> None:
+        self.cfg, self.run, self.evaluation = cfg, run, evaluation
+        run.write_json("extractor.json", evaluation.about())
 
     def row(self, setting: Setting, step: int, **numbers: Any) -> dict[str, Any]:
-        cfg = self.cfg
+        cfg, solver = self.cfg, self.evaluation.solver
         return {
             "run": self.run.path.name,
             "variant": variant_name(cfg.path, cfg.sampler),
@@ -84,13 +155,13 @@ class Scoring:
             "seed": cfg.seed,
             "step": step,
             "weights": setting.weights,
-            "rule": self.solver.name,
-            "grid": self.solver.grid.name,
-            "shift": self.solver.shift,
+            "rule": solver.name,
+            "grid": solver.grid.name,
+            "shift": solver.shift,
             "steps": setting.steps,
             "guidance": setting.guidance,
-            "n_samples": self.count,
-            "protocol": self.protocol,
+            "n_samples": self.evaluation.count,
+            "protocol": self.evaluation.protocol,
             **numbers,
         }
 
@@ -105,84 +176,41 @@ class Scoring:
         """Rows without scores, so that the ranking knows in which settings the variant should have been."""
         self.run.write_rows([self.row(s, step, status="diverged") for s in settings_of(self.cfg)])
 
-    def score(self, checkpoint: Path, progress: Progress) -> Iterator[dict[str, Any]]:
+    def write(self, setting: Setting, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
+        """Keeps the images and the row of one setting; returns the row."""
+        self._save_grid(setting, scores.images)
+        row = self.row(
+            setting,
+            step,
+            nfe=scores.nfe,
+            fid=scores.fid,
+            clip=scores.clip,
+            path_length=scores.path_length,
+            seconds=round(seconds, 3),
+            status="done",
+        )
+        self.run.write_rows([row])
+        return row
+
+    def score(self, built: Built, checkpoint: Path, progress: Progress) -> Iterator[dict[str, Any]]:
         """Yields each new row, already written."""
-        todo = self.missing()
-        task = progress.add_task(f"sampling {self.run.path.name}", total=len(todo) * self.count)
-        mode = compile_mode_of(self.cfg, self.device)
-        generator = Generator(self.built.backbone, self.built.formulation, self.solver, self.device, mode)
-        text = self._encoded()
-        prompt_features = self.extractor.text(self.prompts)
+        todo, evaluation = self.missing(), self.evaluation
+        task = progress.add_task(f"sampling {self.run.path.name}", total=len(todo) * evaluation.count)
+        device = evaluation.device
+        built.backbone.to(device)
+        mode = compile_mode_of(self.cfg, device)
+        generator = Generator(built.backbone, built.formulation, evaluation.solver, device, mode)
         step = 0
         for i, setting in enumerate(todo):
             if i == 0 or setting.weights != todo[i - 1].weights:
-                step = self._load(setting.weights, checkpoint)
-            row = self._score_one(generator, setting, step, text, prompt_features, progress, task)
-            self.run.write_rows([row])
-            yield row
-
-    def _load(self, weights: str, checkpoint: Path) -> int:
-        """Returns the step of the weights; `init` are made again from the seed."""
-        backbone = self.built.backbone
-        if weights == "init":
-            backbone.load_state_dict(backbone_of(self.cfg, self.built.autoencoder, self.built.text).state_dict())
-            return 0
-        return load_weights(checkpoint, backbone, weights)
-
-    def _encoded(self) -> Text:
-        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
-        unique = sorted(set(self.prompts))
-        at = {prompt: i for i, prompt in enumerate(unique)}
-        parts = [
-            self.built.text.encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)
-        ]
-        whole = Text(
-            tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
-            tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
-        )
-        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
-
-    def _score_one(
-        self,
-        generator: Generator,
-        setting: Setting,
-        step: int,
-        text: Text,
-        prompt_features: Tensor,
-        progress: Progress,
-        task: Any,
-    ) -> dict[str, Any]:
-        start = time.perf_counter()
-        moments, clip, length, nfe = Moments(self.extractor.dim), [], [], 0
-        shown: list[Tensor] = []
-        autoencoder = self.built.autoencoder
-        size = autoencoder.latent_size(self.cfg.data.source.image_size)
-        shape = (autoencoder.channels, size, size)
-        wide = self.cfg.evaluation.batch_size
-        for first, n in batches(self.count, wide):
-            noise = start_noise(self.cfg.evaluation.seed, first, n, shape)
-            prompt = text.rows(slice(first, first + n)).to(self.device, torch.float32)
-            made = generator(noise, prompt, self.built.text.null(n), setting.steps, setting.guidance)
-            images = autoencoder.decode(made.latents)
-            features = self.extractor.images(images)
-            moments.update(features)
-            clip.append(clip_score(features, prompt_features[first : first + n]))
-            length.append(made.path_length.double())
-            nfe = made.nfe
-            if sum(map(len, shown)) < self.cfg.evaluation.grid:
-                shown.append(images.cpu())
-            progress.advance(task, n)
-        self._save_grid(setting, torch.cat(shown)[: self.cfg.evaluation.grid])
-        return self.row(
-            setting,
-            step,
-            nfe=nfe,
-            fid=frechet_distance(moments, self.reference),
-            clip=float(torch.cat(clip).mean()),
-            path_length=float(torch.cat(length).mean()),
-            seconds=round(time.perf_counter() - start, 3),
-            status="done",
-        )
+                state, step = weights_of(self.cfg, built, checkpoint, setting.weights)
+                load_state(built.backbone, state, checkpoint)
+            start = time.perf_counter()
+            size = self.cfg.evaluation.batch_size
+            (scores,) = evaluation.score(
+                generator, setting.steps, setting.guidance, size, lambda n: progress.advance(task, n)
+            )
+            yield self.write(setting, step, scores, time.perf_counter() - start)
 
     def _save_grid(self, setting: Setting, images: Tensor) -> None:
         """samples/<setting>.png; the setting with the most steps and guidance is samples/grid.png too."""
@@ -195,7 +223,16 @@ class Scoring:
         )
         if setting == shown:
             save_grid(folder / "grid.png", images)
-            (folder / "prompts.txt").write_text("\n".join(self.prompts[: len(images)]) + "\n")
+            (folder / "prompts.txt").write_text("\n".join(self.evaluation.prompts[: len(images)]) + "\n")
+
+
+def weights_of(
+    cfg: DictConfig, built: Built | BuiltStack, checkpoint: Path, weights: str
+) -> tuple[dict[str, Tensor], int]:
+    """The state of a run's backbone and its step; `init`, the untrained network, is made again from the seed."""
+    if weights == "init":
+        return backbone_of(cfg, built.autoencoder, built.text).state_dict(), 0
+    return read_weights(checkpoint, weights)
 
 
 def save_grid(path: Path, images: Tensor, columns: int = COLUMNS, gap: int = 2) -> None:

@@ -1,6 +1,7 @@
 """Training batches as a function of (seed, step): the same from each cache, after a resume, on any number of ranks."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -47,6 +48,12 @@ class Plan:
         self._start = rank * self._share
         self._orders: dict[int, Tensor] = {}
 
+    def reseeded(self, seed: int) -> "Plan":
+        """The same places in another seed's order."""
+        other = copy(self)
+        other.seed, other._orders = seed, {}
+        return other
+
     def indices(self, step: int) -> Tensor:
         """int64 [B]."""
         start = step * self.batch_size + self._start
@@ -75,6 +82,8 @@ class Cache(Protocol):
     def at(self, step: int) -> Batch: ...
 
     def iterate(self, start_step: int) -> Iterator[Batch]: ...
+
+    def reseeded(self, seed: int) -> "Cache": ...
 
 
 class Resident:
@@ -107,6 +116,11 @@ class Resident:
     def iterate(self, start_step: int) -> Iterator[Batch]:
         return map(self.at, count(start_step))
 
+    def reseeded(self, seed: int) -> "Resident":
+        other = copy(self)
+        other._plan = self._plan.reseeded(seed)
+        return other
+
 
 class Streamed:
     """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
@@ -132,6 +146,11 @@ class Streamed:
         )
         return map(self._finish, loader)
 
+    def reseeded(self, seed: int) -> "Streamed":
+        other = copy(self)
+        other._steps = self._steps.reseeded(seed)
+        return other
+
     def _finish(self, loaded: "tuple[Tensor, list[str]] | ValueError") -> Batch:
         if isinstance(loaded, ValueError):
             raise loaded
@@ -147,6 +166,9 @@ class _Steps(Dataset[tuple[Tensor, list[str]] | ValueError]):
     def __init__(self, source: Source, plan: Plan) -> None:
         self._source = source
         self._plan = plan
+
+    def reseeded(self, seed: int) -> "_Steps":
+        return _Steps(self._source, self._plan.reseeded(seed))
 
     def __getitem__(self, step: int) -> tuple[Tensor, list[str]] | ValueError:
         indices = self._plan.indices(step).tolist()
@@ -188,6 +210,12 @@ class Batches:
         plan = Plan(len(source), batch_size, seed, rank, world)
         self._cache = CACHES[cache](source, encoders, plan, torch.device(device), workers)
         self.wait = 0.0
+
+    def reseeded(self, seed: int) -> "Batches":
+        """The batches of another seed; what is cached is shared."""
+        other = copy(self)
+        other._cache, other.wait = self._cache.reseeded(seed), 0.0
+        return other
 
     def at(self, step: int) -> Batch:
         """The batch of one step, loaded now."""

@@ -58,3 +58,31 @@ class Moments:
         moments = cls(len(state["total"]))
         moments.count, moments.total, moments.outer = int(state["count"]), state["total"], state["outer"]
         return moments
+
+
+class StackedMoments:
+    """The moments of M sets of equal size at once, kept on the features' device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: Tensor | None = None  # [M, D]
+        self.outer: Tensor | None = None  # [M, D, D]
+
+    def update(self, features: Tensor) -> None:
+        """Add features [M, n, D]."""
+        x = features.detach().double()
+        self.count += x.shape[1]
+        total, outer = x.sum(1), x.mT @ x
+        self.total = total if self.total is None else self.total + total
+        self.outer = outer if self.outer is None else self.outer + outer
+
+    def each(self) -> list[Moments]:
+        """Of each set; none before the first update."""
+        if self.total is None or self.outer is None:
+            return []
+        made = []
+        for total, outer in zip(self.total.cpu(), self.outer.cpu(), strict=True):
+            moments = Moments(len(total))
+            moments.count, moments.total, moments.outer = self.count, total, outer
+            made.append(moments)
+        return made

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Formulation
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator
 from flowzoo.sampling.guidance import guided
 from flowzoo.sampling.solver import Solver
@@ -25,23 +26,27 @@ def start_noise(seed: int, first: int, count: int, shape: tuple[int, ...]) -> Te
 
 @dataclass(frozen=True)
 class Generated:
-    latents: Tensor  # [n, C, H, W]
-    path_length: Tensor  # [n]
-    nfe: int
+    latents: Tensor  # [n, C, H, W], of a stack [V, n, C, H, W]
+    path_length: Tensor  # [n], of a stack [V, n]
+    nfe: Tensor  # int64 [], of a stack [V]
 
 
 class Generator:
-    """Samples a backbone; compiled and under autocast on a GPU. The backbone's weights may change between calls."""
+    """Samples a backbone, or a stack with its stacked formulation: every variant from the same noise and text.
+
+    Compiled and under autocast on a GPU. The backbone's weights may change between calls.
+    """
 
     def __init__(
         self,
         backbone: nn.Module,
-        formulation: Formulation,
+        formulation: Formulation | StackedFormulation,
         solver: Solver,
         device: torch.device,
         compile_mode: str | None,
     ) -> None:
         self.formulation, self.solver, self.device = formulation, solver, device
+        self.dtype = next(backbone.parameters()).dtype
         backbone.eval()
         self._network = (
             torch.compile(backbone.forward, mode=compile_mode, dynamic=False) if compile_mode else backbone.forward
@@ -56,9 +61,9 @@ class Generator:
     @torch.no_grad()
     def __call__(self, noise: Tensor, text: Text, null: Text, steps: int, scale: float) -> Generated:
         """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
-        net = guided(self._forward, text, null, scale)
-        sample = self.solver.sample(net, self.formulation, noise.to(self.device), steps)
-        return Generated(sample.x0, sample.path_length, int(sample.nfe))
+        net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale)
+        sample = self.solver.sample(net, self.formulation, noise.to(self.device, self.dtype), steps)
+        return Generated(sample.x0, sample.path_length, sample.nfe)
 
 
 def batches(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -59,14 +59,19 @@ def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:
     return state, content["global_step"]
 
 
+def load_state(backbone: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Strictly. ValueError names `path`, where the state comes from."""
+    try:
+        backbone.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this backbone: {error}") from None
+
+
 def load_weights(path: Path, backbone: nn.Module, weights: str) -> int:
     """Puts the `raw` or `ema` weights of a checkpoint into `backbone`, strictly; returns their step.
 
     Raises FileNotFoundError and ValueError with a message for the user.
     """
     state, step = read_weights(path, weights)
-    try:
-        backbone.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this backbone: {error}") from None
+    load_state(backbone, state, path)
     return step

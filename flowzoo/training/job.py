@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flowzoo.build import build, device_of, source_of
+from flowzoo.build import Built, build, device_of, source_of
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.scoring import Scoring
+from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.training.fit import fit
 
 
@@ -38,7 +38,7 @@ def train_and_score(cfg: DictConfig) -> None:
         if outcome.interrupted:
             run.set_status("preempted", step=outcome.step)
             raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
-        scoring = Scoring(cfg, run, built, val, device_of(cfg))
+        scoring = Scoring(cfg, run, Evaluation(cfg, built.autoencoder, built.text, val, device_of(cfg)))
         (diverged_at,) = outcome.diverged_at
         if diverged_at is not None:
             scoring.diverged(diverged_at)
@@ -46,7 +46,7 @@ def train_and_score(cfg: DictConfig) -> None:
             console.print(f"{run.path} diverged at step {diverged_at}", highlight=False, soft_wrap=True)
             return
         run.set_status("running", step=outcome.step)
-        evaluate(scoring, run.path / "checkpoints" / "best.ckpt", console)
+        evaluate(scoring, built, run.path / "checkpoints" / "best.ckpt", console)
         run.set_status("done", step=outcome.step)
 
 
@@ -54,27 +54,34 @@ def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
     """Scores a run that was trained before, under another protocol perhaps; adds its rows."""
     with run.lock():
         built = build(cfg, run.path)
-        scoring = Scoring(cfg, run, built, source_of(cfg, "val"), device_of(cfg))
-        evaluate(scoring, run.path / "checkpoints" / f"{checkpoint}.ckpt", Console())
+        evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))
+        scoring = Scoring(cfg, run, evaluation)
+        evaluate(scoring, built, run.path / "checkpoints" / f"{checkpoint}.ckpt", Console())
 
 
-def evaluate(scoring: Scoring, checkpoint: Path, console: Console) -> None:
+def evaluate(scoring: Scoring, built: Built, checkpoint: Path, console: Console) -> None:
     """Scores what has no row yet and prints all rows."""
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns,
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as progress:
-        rows = list(scoring.score(checkpoint, progress))
+    with scoring_bar(console) as progress:
+        rows = list(scoring.score(built, checkpoint, progress))
     table = Table("weights", "steps", "guidance", "FID", "CLIP", "seconds", title=scoring.run.path.name)
     for row in rows:
         numbers = (f"{row['fid']:.2f}", f"{row['clip']:.4f}", f"{row['seconds']:.1f}")
         table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers)
     console.print(table if rows else f"{scoring.run.path}: every setting has its row")
+
+
+def scoring_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 def write_density(path: Path, formulation: Formulation) -> None:

@@ -65,6 +65,11 @@ class StackedAdamW(torch.optim.Optimizer):
             "exp_avg_sq": torch.zeros_like(flat),
         }
 
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        state = self.state[self.flat]
+        state["step"] = state["step"].to(self.flat.device)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         loss = None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowzoo.metrics.moments import Moments
+from flowzoo.metrics.moments import Moments, StackedMoments
 
 
 def features(n: int = 500, dim: int = 6) -> torch.Tensor:
@@ -49,3 +49,17 @@ def test_other_widths_are_refused() -> None:
         Moments(6).update(torch.zeros(3, 5))
     with pytest.raises(ValueError, match="cannot be merged"):
         Moments(6).merge(Moments(5))
+
+
+def test_moments_of_many_sets_are_those_of_each() -> None:
+    gen = torch.Generator().manual_seed(1)
+    features = torch.randn(3, 50, 4, generator=gen, dtype=torch.float64)
+    stacked = StackedMoments()
+    assert stacked.each() == []
+    for part in features.split(20, dim=1):
+        stacked.update(part)
+    for one, x in zip(stacked.each(), features, strict=True):
+        alone = Moments(4).update(x)
+        assert one.count == alone.count
+        torch.testing.assert_close(one.mean, alone.mean)
+        torch.testing.assert_close(one.covariance, alone.covariance)

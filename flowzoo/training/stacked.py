@@ -1,0 +1,154 @@
+"""One training step of V variants in one program, as a Lightning module."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowzoo.backbones.stacked import StackedBackbone
+from flowzoo.data.loader import Batch, Batches
+from flowzoo.encoders.autoencoder import Pixels
+from flowzoo.encoders.text import Text, TextEncoders
+from flowzoo.formulation.formulation import Coefficients
+from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.training import draws
+from flowzoo.training.checkpoint import prefixed
+from flowzoo.training.ema import EMA
+from flowzoo.training.module import Trained
+from flowzoo.training.optimizer import Optimizer, StackedAdamW, clip_factors
+
+BLOCK = 32  # steps whose records are computed at once
+
+
+class StackedModule(Trained):
+    """What `TrainingModule` does, for V variants of one backbone: each ends with the weights of its run alone.
+
+    Variants of one seed share images, captions, u, eps and dropout; variants of another seed have their own, as their
+    runs alone would have. Nothing in a step waits for the device or loops over variants. A variant whose loss or
+    gradient norm is not finite keeps its weights from that step on.
+    """
+
+    seed_of: Tensor  # [V]: which of the distinct seeds
+
+    def __init__(
+        self,
+        backbone: StackedBackbone,
+        formulation: StackedFormulation,
+        autoencoder: Pixels,
+        text: TextEncoders,
+        ema: EMA,
+        optimizers: Sequence[Optimizer],
+        seeds: Sequence[int],
+        steps: int,
+        clip_norm: float | None,
+        compile_mode: str | None,
+        stream: Callable[[torch.device, Sequence[int]], Sequence[Batches]],
+    ) -> None:
+        """`seeds`, one a variant; `stream` makes the batches of distinct seeds."""
+        super().__init__(optimizers, ema, text, steps)
+        self.backbone: StackedBackbone = backbone
+        self.formulation: StackedFormulation = formulation
+        self.autoencoder, self.clip_norm, self._stream = autoencoder, clip_norm, stream
+        self.seeds = list(dict.fromkeys(seeds))
+        self.register_buffer("seed_of", torch.tensor([self.seeds.index(s) for s in seeds]), persistent=False)
+        self._records: Coefficients | None = None  # of the current block of steps, [V, BLOCK * B]
+        self._first = 0  # step of the block
+        # vmap inside, the sum and the backward pass outside.
+        self._losses: Callable[..., Tensor] = (
+            torch.compile(self.losses, mode=compile_mode, dynamic=False) if compile_mode else self.losses
+        )
+
+    def train_dataloader(self) -> Iterable[tuple[Batch, ...]]:
+        """One batch a distinct seed; starts at the step that is next."""
+        return _Together(self._stream(self.device, self.seeds), self)
+
+    def training_step(self, batches: tuple[Batch, ...], _: int) -> Tensor:
+        step, device = self.global_step, self.device
+        x0s, eps, texts = [], [], []
+        for seed, batch in zip(self.seeds, batches, strict=True):
+            x0s.append(self.autoencoder.encode(batch.images))
+            eps.append(draws.noise(seed, step, x0s[-1], len(batch.images)))
+            kept = draws.kept(seed, step, self.text, len(batch.images), device)
+            texts.append(self.text.drop(batch.text, kept))
+        x0, noise = self._per_variant(x0s), self._per_variant(eps)
+        c = self._at(step, len(batches[0].images), x0.dtype)
+        image = c.image()
+        z, y = image.c_in * image.z(x0, noise), image.target(x0, noise)
+        losses = self._losses(self.backbone.weights(), z, c.label.float(), self._text(texts), y, image.weight)
+        self.note_loss(losses)
+        return losses.sum()
+
+    def losses(
+        self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text, y: Tensor, weight: Tensor
+    ) -> Tensor:
+        """[V] from the networks' inputs z [V, B, C, H, W], label [V, B] and text, and their targets y like z."""
+        out = self.backbone.call(weights, z, label, text)
+        return (weight * (out.to(y.dtype) - y).square()).flatten(1).mean(1)
+
+    def _per_variant(self, each: Sequence[Tensor]) -> Tensor:
+        """[1, ...] where all variants share it, else [V, ...]."""
+        return each[0][None] if len(each) == 1 else torch.stack(list(each)).index_select(0, self.seed_of)
+
+    def _text(self, each: Sequence[Text]) -> Text:
+        if len(each) == 1:
+            return each[0]
+        return Text(
+            tuple(self._per_variant(x) for x in zip(*(text.tokens for text in each), strict=True)),
+            tuple(self._per_variant(x) for x in zip(*(text.pooled for text in each), strict=True)),
+        )
+
+    def _at(self, step: int, n: int, dtype: torch.dtype) -> Coefficients:
+        """The records [V, B] of a step: those of `BLOCK` steps are computed at once."""
+        first = step - step % BLOCK
+        if self._records is None or first != self._first:
+            each = [[draws.times(s, i, n, self.device) for i in range(first, first + BLOCK)] for s in self.seeds]
+            u = torch.stack([torch.cat(steps) for steps in each])  # [seeds, BLOCK * B]
+            u = u[0] if len(u) == 1 else u.index_select(0, self.seed_of)
+            self._first, self._records = first, self.formulation.coefficients(u).to(dtype)
+        place = (step - first) * n
+        return self._records[:, place : place + n]
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Of each variant by its own norm; where that is not finite the variant stops here."""
+        adamw = self._adamw()
+        assert self.backbone.flat.grad is not None
+        norms = torch.linalg.vector_norm(self.backbone.flat.grad, dim=1)
+        self.note_norm(norms)
+        adamw.clip, adamw.alive = clip_factors(norms, self.clip_norm), self.diverged_at == 0
+
+    def _adamw(self) -> StackedAdamW:
+        adamw = self.trainer.optimizers[0]
+        assert isinstance(adamw, StackedAdamW)
+        return adamw
+
+    def configure_optimizers(self) -> StackedAdamW:
+        return StackedAdamW(self.backbone.flat, self.rates, self.steps)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._records = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["diverged_at"] = self.diverged_at.tolist()
+
+    def member(self, i: int) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        row = self.backbone.flat[i].detach().to("cpu", copy=True)
+        return prefixed(self.backbone.member(row)), member_ema(self.backbone, self.ema.state_dict(), i)
+
+
+def member_ema(backbone: StackedBackbone, ema: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """The EMA state of variant i alone."""
+    return {**ema, "shadow": backbone.cut(ema["shadow"]["flat"][i].to("cpu", copy=True))}
+
+
+class _Together:
+    """An endless iterable of one batch a seed, from the module's step on."""
+
+    def __init__(self, streams: Sequence[Batches], module: StackedModule) -> None:
+        self.streams, self.module = streams, module
+
+    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+        step = self.module.global_step
+        return zip(*(stream.iterate(step) for stream in self.streams), strict=True)
