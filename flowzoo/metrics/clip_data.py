@@ -84,10 +84,11 @@ def load_set(source: "Source", context_length: int, workers: int, chunk: int = 4
 class Augment:
     """Random views of a batch, on its device. Only what keeps the captions true may be switched on.
 
-    translate: largest shift, as a share of the side. scale: largest log-zoom. rotate: largest angle in radians.
-    flip: mirror half of them (never where captions say left or right). colour: spread of brightness, contrast and
-    saturation. cutout: side of the square that is greyed in half of the images, as a share of the side. halve: share of
-    images that are reduced to half their size and enlarged again, so that samples of half the size are scored fairly.
+    translate: largest shift, as a share of the side. scale: largest log-zoom. rotate: largest angle in radians. Both
+    blur, so half of the images are spared them. flip: mirror half of them (never where captions say left or right).
+    colour: spread of brightness, contrast and saturation. cutout: side of the square that is greyed in half of the
+    images, as a share of the side. halve: share of images that are reduced to half their size and enlarged again, so
+    that samples of half the size are scored fairly.
     """
 
     translate: float = 0.0
@@ -114,7 +115,11 @@ class Augment:
             back = F.interpolate(half, x.shape[-2:], mode="bicubic", antialias=True)
             x = torch.where(chance(self.halve), back.clamp(0, 1), x)
         side = x.shape[-1]
-        zoom, angle = (self.scale * spread(n)).exp(), self.rotate * spread(n)
+        zoom, angle = self.scale * spread(n), self.rotate * spread(n)
+        if self.scale or self.rotate:
+            bent = chance(0.5).view(n)
+            zoom, angle = zoom * bent, angle * bent
+        zoom = zoom.exp()
         shift = (self.translate * side * spread(n, 2)).round() * 2 / side  # whole pixels: a shift alone does not blur
         mirror = torch.where(spread(n) < 0, -1.0, 1.0) if self.flip else torch.ones(n, device=device)
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
