@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,13 @@ class Setting:
 
 
 def settings_of(cfg: DictConfig) -> list[Setting]:
+    """Every setting with every set of weights; the untrained network, a baseline, in the shortest setting alone."""
     pairs = [(int(s.steps), float(s.guidance)) for s in cfg.evaluation.settings]
-    return [Setting(w, steps, guidance) for w, (steps, guidance) in product(cfg.evaluation.weights, pairs)]
+    return [
+        Setting(weights, steps, guidance)
+        for weights in cfg.evaluation.weights
+        for steps, guidance in ([min(pairs)] if weights == "init" else pairs)
+    ]
 
 
 class Evaluation:
@@ -213,14 +217,13 @@ class Scoring:
             yield self.write(setting, step, scores, time.perf_counter() - start)
 
     def _save_grid(self, setting: Setting, images: Tensor) -> None:
-        """samples/<setting>.png; the setting with the most steps and guidance is samples/grid.png too."""
+        """samples/<setting>.png; that with the most steps times guidance, which looks best, is samples/grid.png too."""
         folder = self.run.path / "samples"
         folder.mkdir(exist_ok=True)
         name = f"{setting.weights}_{setting.steps}_steps_guidance_{setting.guidance:g}.png"
         save_grid(folder / name, images)
-        shown = max(
-            settings_of(self.cfg), key=lambda s: (s.weights == self.cfg.evaluation.weights[0], s.steps, s.guidance)
-        )
+        first = self.cfg.evaluation.weights[0]
+        shown = max(settings_of(self.cfg), key=lambda s: (s.weights == first, s.steps * s.guidance))
         if setting == shown:
             save_grid(folder / "grid.png", images)
             (folder / "prompts.txt").write_text("\n".join(self.evaluation.prompts[: len(images)]) + "\n")
