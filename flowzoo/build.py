@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
@@ -19,6 +19,8 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Sour
         if one.seed not in by_seed:
             by_seed[one.seed] = backbone_of(one, autoencoder, text)
     formulation = StackedFormulation([formulation_of(one, statistics) for one in cfgs])
-    return BuiltStack(formulation, StackedBackbone([by_seed[one.seed] for one in cfgs]), autoencoder, text)
+    backbone = StackedBackbone([by_seed[one.seed] for one in cfgs])
+    return BuiltStack(formulation, _exact(cfg, backbone), _exact(cfg, autoencoder), text)
 
 
 def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
@@ -139,4 +142,10 @@ def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
     statistics = statistics_of(cfg, folder, train)
     autoencoder = autoencoder_of(cfg, statistics)
     text: TextEncoders = instantiate(cfg.text)
-    return Built(formulation_of(cfg, statistics), backbone_of(cfg, autoencoder, text), autoencoder, text)
+    backbone = _exact(cfg, backbone_of(cfg, autoencoder, text))
+    return Built(formulation_of(cfg, statistics), backbone, _exact(cfg, autoencoder), text)
+
+
+def _exact(cfg: DictConfig, network: Network) -> Network:
+    """In float64 where training is: Lightning would convert it only after it has read a checkpoint into float32."""
+    return network.double() if str(cfg.trainer.precision).startswith("64") else network

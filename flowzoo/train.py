@@ -1,5 +1,7 @@
 """Trains, samples and scores one formulation: `python -m flowzoo.train path=rf sampler=lognorm`."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 from flowzoo.runs.config import launch
@@ -12,5 +14,12 @@ def run(cfg: DictConfig) -> None:
     train_and_score(cfg)
 
 
+def run_together(cfgs: Sequence[DictConfig]) -> int:
+    """Runs with trainer=stacked, many in one program; returns the exit code."""
+    from flowzoo.training.stacks import run_stacks
+
+    return run_stacks(cfgs)
+
+
 if __name__ == "__main__":
-    launch("train", run)
+    launch("train", run, run_together)

@@ -30,14 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     from flowzoo.runs.config import UserErrors, one_line
-    from sweeps.engine import jobs_of, run_all
+    from flowzoo.runs.grouping import is_stacked
+    from sweeps.engine import jobs_of, run_all, run_stacked
 
+    # the engine of a sweep is the trainer of its runs
+    words = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in args.overrides]
     try:
-        jobs = jobs_of(sweep, args.overrides)
+        jobs = jobs_of(sweep, words)
     except UserErrors as error:
         print(f"sweeps: {one_line(error)}", file=sys.stderr)
         return 2
-    from flowzoo.train import run  # only now: it imports torch
+    if is_stacked(jobs[0]):
+        from flowzoo.train import run_together
+
+        return run_stacked(jobs, run_together)
+    from flowzoo.train import run
 
     return run_all(jobs, run)
 

@@ -75,6 +75,14 @@ def run_all(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object]) ->
     return 1 if failures else 0
 
 
+def run_stacked(jobs: Sequence[DictConfig], task: Callable[[Sequence[DictConfig]], int]) -> int:
+    """All jobs at once, `engine=stacked`. Returns the exit code of `task`, after the table of where each run stands."""
+    code = task(jobs)
+    outcomes = [Outcome(Run(run_folder(cfg)), run_variant(cfg), cfg.seed, "", None) for cfg in jobs]
+    Console(soft_wrap=True, highlight=False).print(_table(outcomes))
+    return code
+
+
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("variant", "seed", "state", "step", "seconds", "note")
     for outcome in outcomes:

@@ -57,6 +57,12 @@ class StackedBackbone(nn.Module):
                 raise ValueError(f"{name} {found}; this backbone's is {list(shape)}")
         return torch.cat([state[name].detach().reshape(-1) for name in self.shapes])
 
+    def holding(self, flat: Tensor) -> "StackedBackbone":
+        """The same network with other weights [M, P]; everything else is shared."""
+        other = copy.copy(self)
+        other._parameters = {"flat": nn.Parameter(flat)}
+        return other
+
     def member(self, row: Tensor) -> dict[str, Tensor]:
         """What the state_dict of one variant's backbone is, from its [P] weights."""
         return self.cut(row) | self.skeleton.state_dict()

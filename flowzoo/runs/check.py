@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
+from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.store import explained
 
 
@@ -118,6 +119,8 @@ LIMITS: dict[str, Limit] = {
     "data.source.image_size": integer(1),
     "data.source.size": integer(1),
     "data.source.seed": integer(0),
+    "stack.size": either(one_of("auto"), integer(1)),
+    "stack.processes": either(one_of("auto"), integer(1)),
     "data.cache": one_of("device", "none"),
     "data.workers": integer(0),
 }
@@ -163,6 +166,8 @@ def check_train(cfg: DictConfig) -> None:
     names.check(values["path"], values["sampler"])
     names.check_solver(values["solver"], values["path"])
     check_limits(values, LIMITS)
+    if is_stacked(cfg):
+        check_stack(cfg)
     _check_shapes(values)
     _check_files(values)
     _check_outside(values)

@@ -33,6 +33,7 @@ from yaml import YAMLError
 
 from flowzoo.formulation import names
 from flowzoo.runs.check import check_train
+from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Interrupted, RunError, attempt
 
@@ -42,19 +43,30 @@ VERSION_BASE = "1.3"
 UserErrors = (ValueError, HydraException, OmegaConfBaseException, YAMLError, RunError)
 
 
-def launch(config_name: str, task: Callable[[DictConfig], int | None]) -> NoReturn:
+def launch(
+    config_name: str,
+    task: Callable[[DictConfig], int | None],
+    together: Callable[[Sequence[DictConfig]], int] | None = None,
+) -> NoReturn:
     """The entry point of a training command: checks every job of sys.argv, then has Hydra call `task` for each.
+
+    Jobs with trainer=stacked all go to `together` at once, in this process; it returns the exit code.
 
     Exits with 0, with 2 for a command that is refused, 1 where a job failed, 130 where one was interrupted.
     """
     program = f"flowzoo.{config_name}"
     names.register_variants()
     args = get_args_parser().parse_args()
+    jobs: list[DictConfig] = []
     try:
         if not (args.help or args.hydra_help or args.shell_completion or args.info):
-            check_jobs(jobs_of(args, config_name))
+            jobs = jobs_of(args, config_name)
+            check_jobs(jobs)
     except UserErrors as error:
         refuse(program, error)
+
+    if together and not args.cfg and any(map(is_stacked, jobs)):
+        sys.exit(together(jobs))
 
     codes: list[int] = []
     here = os.getpid()
@@ -138,6 +150,8 @@ def _refuse_both(variant: str, typed: Sequence[Override]) -> None:
 def check_jobs(jobs: Sequence[DictConfig]) -> None:
     """Refuses the whole command for one bad job, or for two that are the same run. Raises ValueError."""
     folders = set()
+    if len(set(map(is_stacked, jobs))) > 1:
+        raise ValueError("trainer=solo and trainer=stacked in one command: allowed is the one or the other")
     for cfg in jobs:
         check_train(cfg)
         folder = run_folder(cfg)

@@ -15,6 +15,7 @@ from torch import Tensor
 from flowzoo.build import Built, compile_mode_of, device_of, precision_of
 from flowzoo.data.loader import Batches
 from flowzoo.data.source import Source, shuffled
+from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
@@ -36,7 +37,7 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
         built.text.to(on)
-        batches.append(batches_of(cfg, built, train, on, rank, world))
+        batches.append(batches_of(cfg, built.text, train, on, rank, world))
         return batches[-1]
 
     module = TrainingModule(
@@ -57,11 +58,11 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
 
 
 def batches_of(
-    cfg: DictConfig, built: Built, train: Source, device: torch.device, rank: int = 0, world: int = 1
+    cfg: DictConfig, text: TextEncoders, train: Source, device: torch.device, rank: int = 0, world: int = 1
 ) -> Batches:
     return Batches(
         train,
-        built.text,
+        text,
         batch_size=cfg.trainer.batch_size,
         seed=cfg.seed,
         device=device,

@@ -56,7 +56,7 @@ class StackedModule(Trained):
         self._first = 0  # step of the block
         # vmap inside, the sum and the backward pass outside.
         self._losses: Callable[..., Tensor] = (
-            torch.compile(self.losses, mode=compile_mode, dynamic=False) if compile_mode else self.losses
+            torch.compile(stacked_losses, mode=compile_mode, dynamic=False) if compile_mode else stacked_losses
         )
 
     def train_dataloader(self) -> Iterable[tuple[Batch, ...]]:
@@ -75,16 +75,11 @@ class StackedModule(Trained):
         c = self._at(step, len(batches[0].images), x0.dtype)
         image = c.image()
         z, y = image.c_in * image.z(x0, noise), image.target(x0, noise)
-        losses = self._losses(self.backbone.weights(), z, c.label.float(), self._text(texts), y, image.weight)
+        losses = self._losses(
+            self.backbone, self.backbone.weights(), z, c.label.float(), self._text(texts), y, image.weight
+        )
         self.note_loss(losses)
         return losses.sum()
-
-    def losses(
-        self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text, y: Tensor, weight: Tensor
-    ) -> Tensor:
-        """[V] from the networks' inputs z [V, B, C, H, W], label [V, B] and text, and their targets y like z."""
-        out = self.backbone.call(weights, z, label, text)
-        return (weight * (out.to(y.dtype) - y).square()).flatten(1).mean(1)
 
     def _per_variant(self, each: Sequence[Tensor]) -> Tensor:
         """[1, ...] where all variants share it, else [V, ...]."""
@@ -136,6 +131,20 @@ class StackedModule(Trained):
     def member(self, i: int) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         row = self.backbone.flat[i].detach().to("cpu", copy=True)
         return prefixed(self.backbone.member(row)), member_ema(self.backbone, self.ema.state_dict(), i)
+
+
+def stacked_losses(
+    backbone: StackedBackbone,
+    weights: Mapping[str, Tensor],
+    z: Tensor,
+    label: Tensor,
+    text: Text,
+    y: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """[V] from the networks' inputs z [V, B, C, H, W], label [V, B] and text, and their targets y like z."""
+    out = backbone.call(weights, z, label, text)
+    return (weight * (out.to(y.dtype) - y).square()).flatten(1).mean(1)
 
 
 def member_ema(backbone: StackedBackbone, ema: Mapping[str, Any], i: int) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Which runs can be trained as one stack, and how many stacks they make."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# What may differ between the variants of a stack; the name of the option says the same as path and sampler.
+FREE = ("path", "sampler", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
+ALONE = ("16-mixed",)  # one gradient scale for all: a variant that overflows would change the others' steps
+
+
+def is_stacked(cfg: DictConfig) -> bool:
+    """Whether the config asks for `trainer=stacked`."""
+    return cfg.get("stack") is not None
+
+
+def alone(cfg: DictConfig) -> DictConfig:
+    """The config of the run itself: how it is trained together with others is no part of it."""
+    own = cfg.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("stack", None)
+    OmegaConf.set_struct(own, True)
+    return own
+
+
+def check_stack(cfg: DictConfig) -> None:
+    """Raises ValueError for a config that cannot be trained in a stack."""
+    trainer, logger = cfg.trainer, cfg.get("logger")
+    if (trainer.devices, trainer.num_nodes) not in ((1, 1), ("auto", 1)):
+        raise ValueError(
+            f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes} with trainer=stacked: "
+            "allowed are 1 and 1; stack.processes deals variants to several GPUs"
+        )
+    if trainer.precision in ALONE:
+        raise ValueError(
+            f"trainer.precision={trainer.precision} with trainer=stacked: allowed are bf16-mixed, 32-true, 64-true"
+        )
+    if logger and str(logger.get("_target_")).endswith(".wandb"):
+        raise ValueError(
+            "logger=wandb with trainer=stacked: it follows one run a process; allowed are csv, tensorboard"
+        )
+
+
+def grouped(cfgs: Sequence[DictConfig]) -> list[list[DictConfig]]:
+    """The runs in groups that differ in `FREE` alone, in the order of their first."""
+    groups: dict[str, list[DictConfig]] = {}
+    for cfg in cfgs:
+        groups.setdefault(_kind(cfg), []).append(cfg)
+    return list(groups.values())
+
+
+def _kind(cfg: DictConfig) -> str:
+    # The logger's config names its run, so it is compared as it was written.
+    logger = OmegaConf.to_container(cfg.logger) if cfg.get("logger") else None
+    rest: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "logger"]), resolve=True)
+    for key in FREE:
+        group, _, name = key.rpartition(".")
+        (rest[group] if group else rest).pop(name, None)
+    return json.dumps([rest, logger], sort_keys=True, default=str)
+
+
+def split(n: int, limit: int) -> list[int]:
+    """Sizes of the fewest stacks of at most `limit` that hold n variants, as equal as can be, the larger first."""
+    count = -(-n // limit)
+    return [n // count + (i < n % count) for i in range(count)]
+
+
+def cut(cfgs: Sequence[DictConfig], sizes: Sequence[int]) -> list[list[DictConfig]]:
+    """The runs in pieces of these sizes, in order."""
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(list(cfgs[start : start + size]))
+        start += size
+    return pieces

@@ -1,0 +1,131 @@
+"""A stack of runs from their configs to their rows of results, in whatever state an earlier attempt left each."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from flowzoo.build import build_stack, compile_mode_of, device_of, source_of
+from flowzoo.data.loader import Batches
+from flowzoo.data.source import Source
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
+from flowzoo.scoring import Evaluation, Scoring
+from flowzoo.scoring_stacked import score_stack
+from flowzoo.training.fit import Outcome, batches_of, train_module
+from flowzoo.training.job import scoring_bar, write_density
+from flowzoo.training.members import Members
+from flowzoo.training.stacked import StackedModule
+
+
+def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
+    """Trains all runs of a group (flowzoo/runs/grouping.py) together to the last step, then scores them together.
+
+    Each run ends in its own folder as if it had been trained alone. Finished runs and those that another process trains
+    are left out. Raises Interrupted after a signal, once everything is saved.
+    """
+    console = Console()
+    torch.compiler.reset()
+    with ExitStack() as locks:
+        chosen: list[tuple[DictConfig, Run]] = []
+        for cfg in cfgs:
+            run = Run.create(cfg)
+            try:
+                locks.enter_context(run.lock())
+            except RunBusy as error:
+                console.print(str(error), highlight=False, soft_wrap=True)
+                continue
+            if run.state not in FINISHED:
+                run.set_status("running", steps=cfg.trainer.steps)
+                chosen.append((cfg, run))
+        if chosen:
+            _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], console)
+
+
+def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) -> None:
+    train, val = source_of(cfgs[0], "train"), source_of(cfgs[0], "val")
+    built = build_stack(cfgs, [run.path for run in runs], train)
+    for run, formulation in zip(runs, built.formulation.formulations, strict=True):
+        write_density(run.path / "density.csv", formulation)
+    diverged, interrupted = train_to_the_end(cfgs, runs, train, val)
+    evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, val, device_of(cfgs[0]))
+    for i, at in diverged.items():
+        Scoring(cfgs[i], runs[i], evaluation).diverged(at)
+        runs[i].set_status("diverged", step=at)
+        console.print(f"{runs[i].path} diverged at step {at}", highlight=False, soft_wrap=True)
+    left = [i for i in range(len(runs)) if i not in diverged]
+    for i in left:
+        runs[i].set_status("preempted" if interrupted else "running", step=step_of(runs[i]))
+    if interrupted:
+        raise Interrupted(f"{len(left)} runs stopped before step {cfgs[0].trainer.steps} and are saved")
+    scorings = {i: Scoring(cfgs[i], runs[i], evaluation) for i in left}
+    with scoring_bar(console) as progress:
+        score_stack(cfgs, scorings, built, progress)
+    for i in left:
+        runs[i].set_status("done")
+
+
+def train_to_the_end(
+    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source
+) -> tuple[dict[int, int], bool]:
+    """The step at which each run that diverged did, by its place, and whether a signal ended it all.
+
+    Runs may stand at different steps, as a kill between two files leaves them, or a run that went on alone. The ones
+    furthest behind are trained up to the next, save there and are joined by those.
+    """
+    diverged: dict[int, int] = {}
+    while True:
+        at = {i: step_of(run) for i, run in enumerate(runs) if i not in diverged}
+        levels = sorted(set(at.values()))
+        if not levels or levels[0] == cfgs[0].trainer.steps:
+            return diverged, False
+        group = [i for i in at if at[i] == levels[0]]
+        until = levels[1] if len(levels) > 1 else None
+        outcome = fit_stack([cfgs[i] for i in group], [runs[i] for i in group], train, val, levels[0], until)
+        diverged |= {i: step for i, step in zip(group, outcome.diverged_at, strict=True) if step is not None}
+        if outcome.interrupted:
+            return diverged, True
+
+
+def fit_stack(
+    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source, step: int, until: int | None = None
+) -> Outcome:
+    """Trains runs that stand at the same `step` together, to the last step or to `until`."""
+    cfg = cfgs[0]
+    device = device_of(cfg)
+    built = build_stack(cfgs, [run.path for run in runs], train)
+    rates = [instantiate(one.optimizer) for one in cfgs]
+    batches: list[Batches] = []
+
+    def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:
+        built.text.to(on)
+        first = batches_of(cfg, built.text, train, on)
+        batches.extend(first if seed == cfg.seed else first.reseeded(seed) for seed in seeds)
+        return batches
+
+    module = StackedModule(
+        built.backbone,
+        built.formulation,
+        built.autoencoder,
+        built.text,
+        instantiate(cfg.ema, backbone=built.backbone),
+        rates,
+        seeds=[one.seed for one in cfgs],
+        steps=cfg.trainer.steps,
+        clip_norm=cfg.trainer.clip_norm,
+        # CUDA graphs pay where a step is short; a stack's is long
+        compile_mode="default" if compile_mode_of(cfg, device) else None,
+        stream=stream,
+    )
+    paths = [run.path / "checkpoints" / "last.ckpt" for run in runs]
+    checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
+    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
+
+
+def step_of(run: Run) -> int:
+    """The step of a run's last checkpoint; 0 where there is none."""
+    path: Path = run.path / "checkpoints" / "last.ckpt"
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"] if path.is_file() else 0

@@ -1,0 +1,158 @@
+"""Runs of any kinds in stacks: grouped by kind, cut by memory, dealt to the GPUs of a host."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from flowzoo.build import build_stack, is_auto, source_of
+from flowzoo.runs.grouping import alone, cut, grouped, split
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError, explained
+from flowzoo.training.memory import limit_of
+from flowzoo.training.signals import SIGNALS
+from flowzoo.training.stack import train_and_score_stack
+
+
+def run_stacks(cfgs: Sequence[DictConfig]) -> int:
+    """Trains and scores all runs, `trainer=stacked`. Returns the exit code: 0, 1 with failures, 130 when interrupted.
+
+    A stack that fails is recorded in each of its runs and passed over. Finished runs are left out.
+    """
+    settings = cfgs[0].stack
+    jobs = [cfg for cfg in map(alone, cfgs) if Run(run_folder(cfg)).state not in FINISHED]
+    if len(jobs) < len(cfgs):
+        _say(f"{len(cfgs) - len(jobs)} of {len(cfgs)} runs are finished already")
+    wanted = settings.processes
+    processes = min(len(jobs), _gpus(cfgs[0]) if is_auto(wanted) else wanted)
+    size = None if is_auto(settings.size) else int(settings.size)
+    if processes <= 1:
+        return _run_all(jobs, size)
+    shares: list[list[DictConfig]] = [[] for _ in range(processes)]
+    for group in grouped(jobs):
+        for share, piece in zip(shares, cut(group, _evenly(len(group), processes)), strict=True):
+            share.extend(piece)
+    _say(f"{len(jobs)} runs dealt to {processes} processes: {', '.join(str(len(share)) for share in shares)}")
+    return _deal(shares, size)
+
+
+def _evenly(n: int, parts: int) -> list[int]:
+    return [n // parts + (i < n % parts) for i in range(parts)]
+
+
+def _gpus(cfg: DictConfig) -> int:
+    return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 1
+
+
+def _run_all(jobs: Sequence[DictConfig], size: int | None) -> int:
+    """One stack after another in this process."""
+    code = 0
+    for group in grouped(jobs):
+        try:
+            sizes = split(len(group), size or _fitting(group))
+        except Exception as error:
+            _failed(group, error)
+            code = 1
+            continue
+        _say(described(sizes))
+        for stack in cut(group, sizes):
+            try:
+                train_and_score_stack(stack)
+            except KeyboardInterrupt as error:
+                words = str(error) if isinstance(error, Interrupted) else "stopped"
+                print(f"{words}; the same command goes on from here", file=sys.stderr)
+                return 130
+            except Exception as error:
+                _failed(stack, error)
+                code = 1
+    return code
+
+
+def _fitting(group: Sequence[DictConfig]) -> int:
+    """How many of these runs fit into memory at once."""
+    if len(group) == 1:
+        return 1
+    folders = [Run.create(cfg).path for cfg in group]
+    return limit_of(group[0], build_stack(group, folders, source_of(group[0], "train")))
+
+
+def described(sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return f"{sizes[0]} variants in 1 stack"
+    shown = ", ".join(map(str, sizes[:-1]))
+    return f"{sum(sizes)} variants in {len(sizes)} stacks of {shown} and {sizes[-1]}"
+
+
+def _failed(stack: Sequence[DictConfig], error: Exception) -> None:
+    told = explained(error)
+    words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
+    if not isinstance(told, RunError):
+        traceback.print_exception(error)
+    for cfg in stack:
+        run = Run.create(cfg)
+        if run.state not in FINISHED:
+            run.set_status("failed", exception=words)
+            print(f"failed: {run.path}: {words}", file=sys.stderr)
+
+
+def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:
+    """One process a share, each with a GPU of its own where there are GPUs; signals are passed on to all."""
+    context = multiprocessing.get_context("spawn")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    children: list[BaseProcess] = []
+    received: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for child in children:
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
+    try:
+        for k, share in enumerate(shares):
+            gpu = gpus[k % len(gpus)] if gpus else None
+            texts = [OmegaConf.to_yaml(cfg) for cfg in share]
+            children.append(context.Process(target=_share, args=(texts, size, gpu)))
+            children[-1].start()
+        for child in children:
+            child.join()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    codes = [child.exitcode for child in children]
+    if received or 130 in codes:
+        return 130
+    for k, code in enumerate(codes):
+        if code not in (0, 1):
+            print(f"process {k} of {len(codes)} ended with {code}", file=sys.stderr)
+    return 1 if any(codes) else 0
+
+
+def _share(texts: Sequence[str], size: int | None, gpu: str | None) -> None:
+    """In a process of its own; it is not in the terminal's group, so that Ctrl-C reaches it once, from its parent."""
+    os.setsid()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process first asks for a GPU
+    jobs = []
+    for text in texts:
+        cfg = OmegaConf.create(text)
+        assert isinstance(cfg, DictConfig)
+        OmegaConf.set_struct(cfg, True)
+        jobs.append(cfg)
+    sys.exit(_run_all(jobs, size))
+
+
+def _say(line: str) -> None:
+    Console(soft_wrap=True, highlight=False).print(line)
