@@ -31,12 +31,22 @@ TINY = [
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
+def tiny_jobs(tmp_path: Path) -> Callable[..., list[DictConfig]]:
+    """The configs of a multirun of seconds, in a folder of its own."""
+
+    def compose(*overrides: str, runs: str = "runs") -> list[DictConfig]:
+        with config_loader() as loader:
+            return compose_jobs(loader, "train", [*TINY, f"runs={tmp_path / runs}", *overrides], multirun=True)
+
+    return compose
+
+
+@pytest.fixture
+def tiny(tiny_jobs: Callable[..., list[DictConfig]]) -> Callable[..., DictConfig]:
     """The config of a run of seconds, in a folder of its own."""
 
     def compose(*overrides: str, runs: str = "runs") -> DictConfig:
-        with config_loader() as loader:
-            (cfg,) = compose_jobs(loader, "train", [*TINY, f"runs={tmp_path / runs}", *overrides], multirun=False)
+        (cfg,) = tiny_jobs(*overrides, runs=runs)
         return cfg
 
     return compose

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from omegaconf import DictConfig
 
-from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Interrupted, Run
@@ -29,14 +27,12 @@ Jobs = Callable[..., list[DictConfig]]
 
 
 @pytest.fixture
-def jobs(tmp_path) -> Jobs:
+def jobs(tiny_jobs: Jobs) -> Jobs:
     """The configs of a tiny multirun; `runs` names the folder that they go to."""
 
     def compose(runs: str, variants: Sequence[str], *overrides: str, stacked: bool = False) -> list[DictConfig]:
-        words = [*TINY, f"runs={tmp_path / runs}", f"variant={','.join(variants)}", *overrides]
-        with config_loader() as loader:
-            cfgs = compose_jobs(loader, "train", words + ["trainer=stacked"] * stacked, multirun=True)
-        return [alone(cfg) for cfg in cfgs]
+        words = [f"variant={','.join(variants)}", *overrides, *["trainer=stacked"] * stacked]
+        return [alone(cfg) for cfg in tiny_jobs(*words, runs=runs)]
 
     return compose
 

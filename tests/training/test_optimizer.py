@@ -1,0 +1,69 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flowzoo.training.optimizer import Optimizer, StackedAdamW, clip_factors
+
+RATES = [(1e-2, 0.0), (3e-2, 0.1), (1e-3, 0.5)]
+
+
+def optimizer(lr: float, weight_decay: float) -> Optimizer:
+    return Optimizer(lr, (0.9, 0.99), 1e-8, weight_decay, warmup_steps=3, decay_to=0.2)
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+def test_rows_move_as_torch_moves_each_alone(bound: float | None) -> None:
+    gen = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 20, generator=gen, dtype=torch.float64)
+    grads = torch.randn(12, 3, 20, generator=gen, dtype=torch.float64) * torch.tensor([[0.01], [1.0], [10.0]])
+    rates = [optimizer(*rate) for rate in RATES]
+    flat = nn.Parameter(start.clone())
+    stacked = StackedAdamW(flat, rates, steps=12)
+    for g in grads:
+        flat.grad = g.clone()
+        stacked.clip = clip_factors(g.norm(dim=1), bound)
+        stacked.step()
+    for i, rate in enumerate(rates):
+        p = nn.Parameter(start[i].clone())
+        alone = rate.adamw([p], p.device)
+        schedule = rate.schedule(alone, 12)
+        for g in grads:
+            p.grad = g[i].clone()
+            nn.utils.clip_grad_norm_([p], float("inf") if bound is None else bound)
+            alone.step()
+            schedule.step()
+        torch.testing.assert_close(flat[i], p, rtol=1e-12, atol=1e-12)
+
+
+def test_a_dead_row_keeps_its_weights_whatever_its_gradient_is() -> None:
+    flat = nn.Parameter(torch.ones(3, 5))
+    stacked = StackedAdamW(flat, [optimizer(*rate) for rate in RATES], steps=4)
+    stacked.alive = torch.tensor([True, False, True])
+    flat.grad = torch.ones(3, 5)
+    flat.grad[1] = torch.tensor([float("nan"), float("inf"), 1.0, 0.0, -1.0])
+    stacked.clip = torch.tensor([1.0, float("nan"), 1.0])
+    before = flat.detach().clone()
+    for _ in range(3):
+        stacked.step()
+    assert torch.equal(flat[1], before[1])
+    assert flat.isfinite().all()
+    assert (flat[0] != before[0]).all()
+
+
+def test_state_comes_back() -> None:
+    rates = [optimizer(*rate) for rate in RATES]
+    ones = [nn.Parameter(torch.ones(3, 5)) for _ in range(2)]
+    first, second = (StackedAdamW(p, rates, steps=9) for p in ones)
+    for k in range(6):
+        for p in ones[: 1 + (k > 2)]:
+            p.grad = torch.full((3, 5), 0.1 * (k + 1))
+        first.step()
+        if k == 2:
+            with torch.no_grad():
+                ones[1].copy_(ones[0])
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+        if k > 2:
+            second.step()
+    assert torch.equal(*ones)
