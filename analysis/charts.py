@@ -153,10 +153,10 @@ class Charts:
         charts = []
         for x, y, x_title, y_title, domain, top in (
             ("t", "p", "t (0 = data, 1 = noise)", "density over t", (0.0, 1.0), 4.0),
-            ("log_snr", "q", "log-SNR (noise on the left)", "density over log-SNR", (-LOG_SNR, LOG_SNR), None),
+            ("log_snr", "q", "log-SNR (noise on the left)", "density over log-SNR", (-LOG_SNR, LOG_SNR), 0.8),
         ):
             tallest = max(max(value[y], default=0.0) for value in values)
-            scale = alt.Scale(domain=(0, top)) if top and tallest > top else alt.Scale()
+            scale = alt.Scale(domain=(0, top)) if tallest > top else alt.Scale()  # mode(1.75) has a pole at its middle
             # only what a chart draws travels with it
             own = [{k: v for k, v in value.items() if k not in {"t", "p", "log_snr", "q"} - {x, y}} for value in values]
             chart = self._lines(

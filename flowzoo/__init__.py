@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# OpenMP's threads spin while they wait: two runs on the same cores slow each other down more than tenfold. Read when torch
-# is imported, which is after this.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP's threads spin while they wait. Two runs on the same cores then slow each other down more than tenfold; with a
+# short spin a run alone loses a tenth, and two together a third. Read when torch is imported, which is after this.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -1,6 +1,7 @@
 """`data=shapes`, the embedded default: a procedural captioned world of 16 to 64 px, drawn on demand."""
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -50,9 +51,8 @@ class Shapes:
         self.image_size = image_size
         self.seed = seed
         self._size = size
-        self._world = {"most": most_objects, "textured": textured}
+        self._scenes = partial(scenes, word("shapes", seed, split), most=most_objects, textured=textured)
         self._say = CHOICES[captions]
-        self._key = word("shapes", seed, split)
         self._block: tuple[int, Scenes] | None = None
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Shapes:
 
         Not the rendered pixels: their last bit may differ between machines.
         """
-        first = scenes(self._key, np.arange(256), **self._world)
+        first = self._scenes(np.arange(256))
         drawn = (first.count, first.shape, first.colour, first.size, first.texture, first.ground)
         about = repr((VERSION, self.split, self.image_size, self._size, self.seed, COLOURS, GROUNDS, SHAPES, TEXTURES))
         return sha256(about.encode() + b"".join(a.tobytes() for a in drawn)).hexdigest()[:16]
@@ -74,7 +74,7 @@ class Shapes:
         asked = np.asarray(indices, np.int64)
         if asked.size and asked.min() < 0:
             raise IndexError(f"index {asked.min()} is negative; scenes are numbered from 0")
-        return scenes(self._key, asked, **self._world)
+        return self._scenes(asked)
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""

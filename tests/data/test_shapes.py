@@ -123,3 +123,13 @@ def test_mistakes_are_named(mistake: dict, message: str) -> None:
 def test_negative_indices_are_refused() -> None:
     with pytest.raises(IndexError, match="-1"):
         Shapes("train").images([0, -1])
+
+
+def test_the_easier_world_is_of_the_same_kind() -> None:
+    easy = Shapes("train", image_size=16, most_objects=1, textured=False)
+    scenes = easy.scenes(range(500))
+    assert (scenes.count == 1).all()
+    assert (scenes.texture == 0).all()
+    assert easy.fingerprint != Shapes("train", image_size=16).fingerprint
+    with pytest.raises(ValueError, match="most_objects=4"):
+        Shapes("train", most_objects=4)
