@@ -34,7 +34,7 @@ def test_there_are_61_and_no_two_train_alike() -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_step_of_each_on_every_backbone(backbone: str) -> None:
-    """The first step of AdamW moves the output layer, which starts at zero, and lowers the loss."""
+    """The first step of AdamW moves the output layer, which starts at zero, and, being small, lowers the loss."""
     torch.manual_seed(0)
     small = preset(backbone, patch_size=4, depth=2, width=32, heads=2)
     net = instantiate(small, channels=3, image_size=16, text=SPEC)
@@ -47,7 +47,7 @@ def test_a_step_of_each_on_every_backbone(backbone: str) -> None:
     )
     for name in names.TABLE:
         net.load_state_dict(start)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, weight_decay=0.0)
         c = formulation(name).coefficients(u).image().to(torch.float32)
 
         def loss(c=c) -> torch.Tensor:
