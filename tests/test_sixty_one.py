@@ -47,6 +47,7 @@ def test_a_step_of_each_on_every_backbone(backbone: str) -> None:
     )
     for name in names.TABLE:
         net.load_state_dict(start)
+        net.zero_grad()
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, weight_decay=0.0)
         c = formulation(name).coefficients(u).image().to(torch.float32)
 
