@@ -21,7 +21,7 @@ class Entry:
     rank_5_steps: float | None
     rank_50_steps: float | None  # at guidance 5 where guidance is a column: what the paper's column must be
     rank_50_all: float | None
-    n_settings: int  # settings in which the variant has a front, in every seed
+    n_settings: int  # settings in which the variant is scored or has diverged, in every seed
     rank_all_se: float | None  # standard error of rank_all over seeds
     n_seeds: int
     reason: str  # why there is no rank; empty for ranked variants
@@ -30,12 +30,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Entries, ranked ones first, best first; `fronts[seed, setting]` maps every ranked variant to its front."""
+    """Entries, ranked ones first, best first.
+
+    `fronts[seed, setting]` maps every variant scored there to its front, or to None where the variant has no rank.
+    """
 
     entries: list[Entry]
     settings: list[Setting]
     seeds: list[str]
-    fronts: dict[tuple[str, Setting], dict[str, int]]
+    fronts: dict[tuple[str, Setting], dict[str, int | None]]
 
     @property
     def ranked(self) -> list[Entry]:
@@ -47,11 +50,12 @@ class Ranking:
 
 
 def rank(results: Results) -> Ranking:
-    """Rank every variant that has a front in all settings of all seeds.
+    """Rank every variant that is scored, or has diverged, in all settings of all seeds.
 
     Rows compete only inside one (seed, setting), and the protocol is part of the setting. A diverged variant takes the
     last front + 1 in each setting of its data set and backbone that it has no score in. A variant that lacks a setting
-    has no rank: averages over different settings do not compare.
+    has no rank, as averages over different settings do not compare, and is left out before sorting, so that it changes
+    no other rank.
 
     Raises:
         ValueError: no row can be ranked.
@@ -64,23 +68,29 @@ def rank(results: Results) -> Ranking:
     if not by_setting:
         raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
 
-    found = {
-        key: dict(zip((r.variant for r in rows), fronts([r.fid for r in rows], [r.clip for r in rows]), strict=True))
-        for key, rows in by_setting.items()
-    }
     diverged = [row for row in contenders if row.status == "diverged"]
-    for (seed, setting), front in found.items():
-        last = max(front.values())
-        late = {row.variant for row in diverged if row.seed == seed and _belongs(row, setting, results.columns)}
-        front.update({variant: last + 1 for variant in late if variant not in front})
+    present = {
+        (seed, setting): {row.variant for row in rows}
+        | {row.variant for row in diverged if row.seed == seed and _belongs(row, setting, results.columns)}
+        for (seed, setting), rows in by_setting.items()
+    }
+    complete = set.intersection(*present.values())
+    found: dict[tuple[str, Setting], dict[str, int]] = {}
+    for key, rows in by_setting.items():
+        whole = [row for row in rows if row.variant in complete]
+        sorted_into = fronts([row.fid for row in whole], [row.clip for row in whole])
+        front = found[key] = {row.variant: place for row, place in zip(whole, sorted_into, strict=True)}
+        late = max(front.values(), default=1) + 1  # never first, though all others lack a setting
+        front.update({variant: late for variant in complete if variant not in front})
 
     rows_of: dict[str, list[Row]] = defaultdict(list)
     for row in contenders:
         rows_of[row.variant].append(row)
-    order = _Order(results, found)
+    order = _Order(results, present, found)
     entries = [order.entry(variant, rows) for variant, rows in rows_of.items()]
     entries.sort(key=lambda e: (e.rank_all is None, e.rank_all or -e.n_settings, e.variant))
-    return Ranking(entries, order.settings, order.seeds, found)
+    shown = {key: {variant: found[key].get(variant) for variant in variants} for key, variants in present.items()}
+    return Ranking(entries, order.settings, order.seeds, shown)
 
 
 def _belongs(row: Row, setting: Setting, columns: tuple[str, ...]) -> bool:
@@ -92,8 +102,13 @@ def _belongs(row: Row, setting: Setting, columns: tuple[str, ...]) -> bool:
 class _Order:
     """The settings to average over, and the averages."""
 
-    def __init__(self, results: Results, found: dict[tuple[str, Setting], dict[str, int]]) -> None:
-        self.columns, self.found = results.columns, found
+    def __init__(
+        self,
+        results: Results,
+        present: dict[tuple[str, Setting], set[str]],
+        found: dict[tuple[str, Setting], dict[str, int]],
+    ) -> None:
+        self.columns, self.present, self.found = results.columns, present, found
         self.seeds = sorted({seed for seed, _ in found})
         self.settings = sorted({setting for _, setting in found})
         # what a seed was scored in is the same for all its variants, so seeds may differ in their settings
@@ -103,9 +118,9 @@ class _Order:
         complete = [
             setting
             for setting in self.settings
-            if all(variant in self.found[seed, setting] for seed in self.seeds if (seed, setting) in self.found)
+            if all(variant in self.present[seed, setting] for seed in self.seeds if (seed, setting) in self.present)
         ]
-        whole_seeds = [s for s in self.seeds if all(variant in self.found[s, k] for k in self.of_seed[s])]
+        whole_seeds = [s for s in self.seeds if all(variant in self.present[s, k] for k in self.of_seed[s])]
         is_ranked = len(complete) == len(self.settings)
         per_seed = self._means(variant, self.settings) if is_ranked else []
         many = len(self.seeds) > 1

@@ -129,6 +129,39 @@ def test_a_missing_setting_means_no_rank_and_a_place_below() -> None:
     assert entries(not_finite)["v3"].reason == "fid or clip not finite, 5 of 6 settings"
 
 
+def test_a_variant_that_lacks_a_setting_changes_no_other_rank() -> None:
+    cells = [("A", 5, 10, 0.2), ("B", 5, 11, 0.3), ("A", 50, 10, 0.2), ("B", 50, 9, 0.3), ("C", 5, 10.5, 0.4)]
+    rows = [dict(zip(("variant", "steps", "fid", "clip"), row, strict=True)) for row in cells]
+    found = entries(rows)
+    c = found.pop("C")
+    assert found == entries(rows[:4])
+    # B is dominated at 5 steps by C alone, A at 50 steps by B
+    assert (found["B"].rank_all, found["A"].rank_all) == (1.0, 1.5)
+    assert (c.rank_all, c.n_settings, c.reason) == (None, 1, "1 of 2 settings")
+    # a diverged variant comes after the last front of the complete ones
+    late = entries([*rows, {"variant": "D", "status": "diverged"}])["D"]
+    assert (late.rank_5_steps, late.rank_all) == (2.0, 2.5)
+
+
+def test_a_diverged_variant_is_never_first() -> None:
+    rows = [
+        {"variant": "A", "steps": 5, "fid": 1, "clip": 0.2},
+        {"variant": "B", "steps": 50, "fid": 1, "clip": 0.2},
+        {"variant": "D", "status": "diverged"},
+    ]
+    assert entries(rows)["D"].rank_all == 2.0
+
+
+def test_fronts_name_every_scored_variant() -> None:
+    rows = [row for row in cloud(SIX, n=3) if not (row["variant"] == "v2" and row["steps"] == 5)]
+    records = [(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]
+    ranking = rank(build(records))
+    for (_, setting), front in ranking.fronts.items():
+        assert front.keys() == {"v0", "v1"} | (set() if setting[0] == "5" else {"v2"})
+        assert front.get("v2") is None
+        assert set(front.values()) - {None} <= {1, 2}
+
+
 def test_seeds_are_ranked_apart_then_averaged_with_their_standard_error() -> None:
     by_seed = [cloud(SIX, draw=s, seed=s) for s in range(3)]
     alone = [entries(rows) for rows in by_seed]
