@@ -21,7 +21,11 @@ def prompts_of(trained: Trained) -> list[str]:
 
 
 def check(trained: Trained) -> None:
+    """Raises ValueError for prompts or an `out` that cannot be used."""
     prompts_of(trained)
+    out = trained.options.out
+    if out and (str(out).endswith("/") or Path(out).is_dir()):
+        raise ValueError(f"out={out}: this is a folder; allowed is the name of a PNG file")
 
 
 def sample(trained: Trained) -> None:
@@ -30,7 +34,7 @@ def sample(trained: Trained) -> None:
 
     prompts, options = prompts_of(trained), trained.options
     images = sample_prompts(trained.cfg, trained.run, options, prompts)
-    out = Path(options.out) if options.out else default_path(trained.run, options)
+    out = Path(options.out) if options.out else default_path(trained.run, options, prompts, trained.cfg.solver)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(out, images, columns=options.n)
     print(f"{len(images)} images, a row a prompt: {out}")

@@ -1,10 +1,13 @@
 """Images of a trained run for prompts of one's own."""
 
+import json
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from flowzoo.build import build, device_of
@@ -38,6 +41,9 @@ def sample_prompts(cfg: DictConfig, run: Run, options: DictConfig, prompts: list
     return torch.cat(images)
 
 
-def default_path(run: Run, options: DictConfig) -> Path:
-    name = f"{options.weights}_{options.steps}_steps_guidance_{options.guidance:g}_seed_{options.seed}.png"
+def default_path(run: Run, options: DictConfig, prompts: Sequence[str], solver: DictConfig) -> Path:
+    """A PNG file in the run's samples folder. Eight hexadecimal digits stand for prompts, checkpoint and solver."""
+    hashed = [list(prompts), options.checkpoint, OmegaConf.to_container(solver, resolve=True)]
+    digits = sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{options.weights}_{options.steps}_steps_guidance_{options.guidance:g}_seed_{options.seed}_{digits}.png"
     return run.path / "samples" / f"prompted_{name}"

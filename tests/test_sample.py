@@ -1,0 +1,46 @@
+"""python -m flowzoo.sample refuses what it could not draw or write."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from flowzoo.runs.store import Run
+from flowzoo.runs.trained import Trained
+from flowzoo.sample import check
+
+
+def asked(folder: Path, **options: Any) -> Trained:
+    given = {"prompt": None, "prompts": None, "out": None} | options
+    return Trained(Run(folder), OmegaConf.create(given), OmegaConf.create())
+
+
+@pytest.mark.parametrize("out", ["there", "there/", "not_there/", "."])
+def test_out_is_no_folder(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match=f"out={out}: .*allowed is the name of a PNG file"):
+        check(asked(tmp_path, prompt="a red circle", out=out))
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("out", [None, "new.png", "not_there/new.png", "old.png"])
+def test_out_is_a_file(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.png").touch()
+    check(asked(tmp_path, prompt="a red circle", out=out))
+
+
+def test_prompts_come_from_one_place(tmp_path):
+    (tmp_path / "empty").write_text("\n \n")
+    (tmp_path / "two").write_text("a red circle\n\n a blue square \n")
+    check(asked(tmp_path, prompts=str(tmp_path / "two")))
+    for options, words in (
+        ({}, "allowed is one of prompt"),
+        ({"prompt": "x", "prompts": str(tmp_path / "two")}, "allowed is one of prompt"),
+        ({"prompts": str(tmp_path / "none")}, "no such file"),
+        ({"prompts": str(tmp_path / "empty")}, "holds no prompt"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check(asked(tmp_path, **options))
