@@ -104,6 +104,9 @@ BAD = [
     (["--config-dir", "nowhere"], ["nowhere"]),
     (["--config-path", "nowhere"], ["--config-path"]),
     (["-m", "hydra/sweeper=optuna", "seed=1"], ["optuna"]),
+    (["-m", "--cfg", "job", "path=rf,edm"], ["--multirun", "--cfg", "single job"]),
+    (["-m", "--cfg", "job", "path=rf"], ["--multirun", "--cfg"]),
+    (["--cfg", "job", "hydra.mode=MULTIRUN", "path=rf,edm"], ["--multirun", "--cfg"]),
 ]
 
 

@@ -103,7 +103,10 @@ def jobs_of(args: Namespace, config_name: str) -> list[DictConfig]:
             "--config-path and --experimental-rerun are not supported: allowed are --config-dir and hydra.searchpath"
         )
     with config_loader(args.config_dir) as loader:
-        return compose_jobs(loader, args.config_name or config_name, args.overrides, args.multirun)
+        jobs = compose_jobs(loader, args.config_name or config_name, args.overrides, args.multirun)
+    if args.cfg and (args.multirun or len(jobs) > 1):
+        raise ValueError("--multirun together with --cfg: allowed is the one or the other, --cfg shows a single job")
+    return jobs
 
 
 def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str], multirun: bool) -> list[DictConfig]:
