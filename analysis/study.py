@@ -114,8 +114,9 @@ class Study:
 
     @cached_property
     def extractor(self) -> dict[str, str]:
-        """extractor.json of the first run that has one, flattened."""
-        return flatten(next((run.extractor for run in self.runs if run.extractor), {}))
+        """What extractor.json says of this protocol, from the first run that knows it, flattened."""
+        protocol = self.key[2]
+        return flatten(next((run.extractor[protocol] for run in self.runs if protocol in run.extractor), {}))
 
     @property
     def n_samples(self) -> list[int]:

@@ -9,16 +9,19 @@ from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from flowzoo.backbones.stacked import StackedBackbone
-from flowzoo.data.source import Source, measure
+from flowzoo.data.source import MEASURED, Source, measure, shuffled
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
+from flowzoo.runs.store import RunError
+from flowzoo.training.checkpoint import write_atomically
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,8 +42,16 @@ class Built:
 
 def device_of(cfg: DictConfig) -> torch.device:
     """The device for work outside Lightning; `trainer.accelerator=cpu` keeps everything off a GPU."""
-    gpu = torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    asked = cfg.trainer.accelerator in ("gpu", "cuda")
+    if asked and not torch.cuda.is_available():
+        raise RunError(f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; allowed are auto and cpu")
+    gpu = torch.cuda.is_available() and (asked or is_auto(cfg.trainer.accelerator))
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+
+def is_first_process() -> bool:
+    """Of several that train one run together; the first one writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def is_auto(value: Any) -> bool:
@@ -81,10 +92,11 @@ def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) ->
         mean, std = measure(train)
     else:
         mean, std = list(cfg.data.mean), list(cfg.data.std)
-    count = min(len(train), 10_000)
-    latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(torch.from_numpy(train.images(range(count))))
+    images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
+    latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(images)
     statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
-    kept.write_text(json.dumps(statistics))
+    if is_first_process():
+        write_atomically(kept, lambda part: part.write_text(json.dumps(statistics)))
     return statistics
 
 

@@ -1,5 +1,6 @@
 """Samples a trained run in every sampler setting of the protocol, scores it, and writes one row a setting."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from flowzoo.metrics.clip import clip_score
 from flowzoo.metrics.fid import frechet_distance, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
-from flowzoo.runs.store import Run
+from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import load_state, read_weights
+from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
 COLUMNS = 8  # of the sample grid
 AT_ONCE = 4096  # images whose features are computed at once
@@ -61,8 +62,13 @@ class Evaluation:
         text.to(device)
         self.extractor = instantiate(cfg.metric).to(device)
         self.count = cfg.evaluation.samples
-        self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         self.n_reference = min(len(val), cfg.evaluation.reference)
+        if min(self.count, self.n_reference) <= self.extractor.dim:
+            raise RunError(
+                f"evaluation.samples={self.count} against {self.n_reference} held-out images: FID in "
+                f"{self.extractor.dim} dimensions is singular; allowed is more than {self.extractor.dim} of each"
+            )
+        self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         self.reference = reference_moments(self.extractor, val, self.n_reference, Path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
@@ -118,7 +124,9 @@ class Evaluation:
             lead = made.path_length.reshape(-1, n).shape  # [M, n]
             images = self.autoencoder.decode(made.latents.reshape(-1, *shape))
             parts = [self.extractor.images(images[i : i + k]) for i, k in batches(len(images), AT_ONCE)]
-            features = torch.cat(parts).reshape(*lead, -1)
+            # uint8 would turn an overflow into a black image and score it
+            finite = made.latents.reshape(-1, *shape).isfinite().flatten(1).all(1)
+            features = torch.cat(parts).masked_fill(~finite[:, None], math.nan).reshape(*lead, -1)
             moments.update(features)
             told = self.prompt_features[first : first + n].expand_as(features)
             clip.append(clip_score(features.flatten(0, 1), told.flatten(0, 1)).reshape(lead))
@@ -147,7 +155,8 @@ class Scoring:
 
     def __init__(self, cfg: DictConfig, run: Run, evaluation: Evaluation) -> None:
         self.cfg, self.run, self.evaluation = cfg, run, evaluation
-        run.write_json("extractor.json", evaluation.about())
+        stored = run.config
+        self.as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "metric"))
 
     def row(self, setting: Setting, step: int, **numbers: Any) -> dict[str, Any]:
         cfg, solver = self.cfg, self.evaluation.solver
@@ -169,11 +178,12 @@ class Scoring:
             **numbers,
         }
 
-    def missing(self) -> list[Setting]:
-        """The settings without a row of this protocol and solver."""
-        keys = ("weights", "steps", "guidance", "rule", "grid", "shift", "protocol")
+    def missing(self, checkpoint: Path) -> list[Setting]:
+        """The settings without a row of this checkpoint, protocol and solver."""
+        keys = ("step", "weights", "steps", "guidance", "rule", "grid", "shift", "protocol")
         have = {tuple(str(row[key]) for key in keys) for row in self.run.rows()}
-        rows = ((s, self.row(s, 0)) for s in settings_of(self.cfg))
+        step = step_of(checkpoint)
+        rows = ((s, self.row(s, 0 if s.weights == "init" else step)) for s in settings_of(self.cfg))
         return [s for s, row in rows if tuple(str(row[key]) for key in keys) not in have]
 
     def diverged(self, step: int) -> None:
@@ -183,6 +193,7 @@ class Scoring:
     def write(self, setting: Setting, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
         """Keeps the images and the row of one setting; returns the row."""
         self._save_grid(setting, scores.images)
+        self.run.add_json("extractor.json", self.evaluation.protocol, self.evaluation.about())
         row = self.row(
             setting,
             step,
@@ -198,7 +209,8 @@ class Scoring:
 
     def score(self, built: Built, checkpoint: Path, progress: Progress) -> Iterator[dict[str, Any]]:
         """Yields each new row, already written."""
-        todo, evaluation = self.missing(), self.evaluation
+        todo, evaluation = self.missing(checkpoint), self.evaluation
+        self.as_trained &= checkpoint.name == BEST
         task = progress.add_task(f"sampling {self.run.path.name}", total=len(todo) * evaluation.count)
         device = evaluation.device
         built.backbone.to(device)
@@ -217,14 +229,20 @@ class Scoring:
             yield self.write(setting, step, scores, time.perf_counter() - start)
 
     def _save_grid(self, setting: Setting, images: Tensor) -> None:
-        """samples/<setting>.png; that with the most steps times guidance, which looks best, is samples/grid.png too."""
+        """samples/<setting>.png; that with the most steps times guidance, which looks best, is samples/grid.png too.
+
+        Under another solver or protocol than the run was trained with the names say which, and grid.png stays.
+        """
         folder = self.run.path / "samples"
         folder.mkdir(exist_ok=True)
-        name = f"{setting.weights}_{setting.steps}_steps_guidance_{setting.guidance:g}.png"
-        save_grid(folder / name, images)
+        name = f"{setting.weights}_{setting.steps}_steps_guidance_{setting.guidance:g}"
+        if not self.as_trained:
+            solver = self.evaluation.solver
+            name += f"_{solver.name}_{solver.grid.name}_shift_{solver.shift:g}_{self.evaluation.protocol}"
+        save_grid(folder / f"{name}.png", images)
         first = self.cfg.evaluation.weights[0]
         shown = max(settings_of(self.cfg), key=lambda s: (s.weights == first, s.steps * s.guidance))
-        if setting == shown:
+        if setting == shown and self.as_trained:
             save_grid(folder / "grid.png", images)
             (folder / "prompts.txt").write_text("\n".join(self.evaluation.prompts[: len(images)]) + "\n")
 

@@ -11,6 +11,7 @@ from flowzoo.build import BuiltStack, compile_mode_of
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.sampling.generate import Generator
 from flowzoo.scoring import Scoring, Setting, weights_of
+from flowzoo.training.checkpoint import BEST
 
 ROOM = 16  # times evaluation.batch_size images are made at once, over all members
 
@@ -28,14 +29,14 @@ def score_stack(
     device, template = evaluation.device, built.backbone
     by_setting: dict[tuple[int, float], list[tuple[int, Setting]]] = {}
     for i, scoring in scorings.items():
-        for setting in scoring.missing():
+        for setting in scoring.missing(scoring.run.path / "checkpoints" / BEST):
             by_setting.setdefault((setting.steps, setting.guidance), []).append((i, setting))
     pairs = list(dict.fromkeys((i, setting.weights) for todo in by_setting.values() for i, setting in todo))
     if not pairs:
         return
     rows, steps = [], {}
     for i, weights in pairs:
-        path = scorings[i].run.path / "checkpoints" / "best.ckpt"
+        path = scorings[i].run.path / "checkpoints" / BEST
         state, steps[i, weights] = weights_of(cfgs[i], built, path, weights)
         rows.append(template.row(state).to(template.flat.dtype))
     flat = torch.stack(rows).to(device)

@@ -71,6 +71,7 @@ BAD = [
     (["trainer.batch_size=true"], ["trainer.batch_size=true"]),
     (["trainer.stepz=5"], ["trainer.stepz"]),
     (["trainer.precision=fp8"], ["trainer.precision=fp8", "bf16-mixed"]),
+    (["trainer.precision=16-mixed"], ["trainer.precision=16-mixed", "bf16-mixed"]),
     (["trainer.devices=0"], ["trainer.devices=0"]),
     (["trainer.devices=3"], ["trainer.batch_size=128", "3"]),
     (["trainer.strategy=dpp"], ["trainer.strategy=dpp", "ddp"]),

@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 
 # What may differ between the variants of a stack; the name of the option says the same as path and sampler.
 FREE = ("path", "sampler", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
-ALONE = ("16-mixed",)  # one gradient scale for all: a variant that overflows would change the others' steps
 
 
 def is_stacked(cfg: DictConfig) -> bool:
@@ -32,10 +31,6 @@ def check_stack(cfg: DictConfig) -> None:
         raise ValueError(
             f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes} with trainer=stacked: "
             "allowed are 1 and 1; stack.processes deals variants to several GPUs"
-        )
-    if trainer.precision in ALONE:
-        raise ValueError(
-            f"trainer.precision={trainer.precision} with trainer=stacked: allowed are bf16-mixed, 32-true, 64-true"
         )
     if logger and str(logger.get("_target_")).endswith(".wandb"):
         raise ValueError(

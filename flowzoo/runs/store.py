@@ -135,6 +135,13 @@ class Run:
         """Replaces a small file of the run folder."""
         self._replace(name, json.dumps(content, indent=1) + "\n")
 
+    def add_json(self, name: str, key: str, content: Any) -> None:
+        """Sets one key of a small JSON object in the run folder."""
+        path = self.path / name
+        with _saying(f"cannot read {path}"):
+            known = json.loads(path.read_text()) if path.exists() else {}
+        self.write_json(name, known | {key: content})
+
     # metrics.jsonl
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from flowzoo.training.ema import average
 
 PREFIX = "backbone."
-WEIGHTS = ("ema", "raw", "init")
+LAST, BEST = "last.ckpt", "best.ckpt"
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
@@ -46,6 +46,13 @@ def save_weights(
     """What evaluation and sampling need, and nothing else."""
     content = {"state_dict": state_dict, "ema": ema, "global_step": step, "val_loss_ema": val_loss}
     write_atomically(path, lambda part: torch.save(content, part))
+
+
+def step_of(path: Path) -> int:
+    """FileNotFoundError where there is no checkpoint."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: was this run trained?")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
 
 
 def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:

@@ -10,48 +10,72 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flowzoo.build import Built, build, device_of, source_of
+from flowzoo.build import Built, build, device_of, is_first_process, source_of
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.runs.store import Interrupted, Run
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
 from flowzoo.scoring import Evaluation, Scoring
+from flowzoo.training.checkpoint import BEST
 from flowzoo.training.fit import fit
+from flowzoo.training.signals import interruptible
 
 
 def train_and_score(cfg: DictConfig) -> None:
     """Trains to the last step, then scores the best checkpoint.
 
+    With several processes the first one does everything but its share of training.
     Raises Interrupted after a signal, once everything is saved, and RunBusy where another process trains the same run.
     """
-    console = Console()
-    run = Run.create(cfg)
+    device_of(cfg)  # says so where there is no such device, before anything is written
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
+    if not is_first_process():
+        run, train = Run(run_folder(cfg)), source_of(cfg, "train")
+        fit(cfg, run, build(cfg, run.path, train), train, source_of(cfg, "val"))
+        return
+    console = Console()
+    run = Run.create(cfg)
     with run.lock():
-        if run.state in ("done", "diverged"):
+        if run.state in FINISHED:
             console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
             return
         run.set_status("running", steps=cfg.trainer.steps)
-        train, val = source_of(cfg, "train"), source_of(cfg, "val")
-        built = build(cfg, run.path, train)
-        write_density(run.path / "density.csv", built.formulation)
-        outcome = fit(cfg, run, built, train, val)
-        if outcome.interrupted:
-            run.set_status("preempted", step=outcome.step)
-            raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
-        scoring = Scoring(cfg, run, Evaluation(cfg, built.autoencoder, built.text, val, device_of(cfg)))
-        (diverged_at,) = outcome.diverged_at
-        if diverged_at is not None:
-            scoring.diverged(diverged_at)
-            run.set_status("diverged", step=diverged_at)
-            console.print(f"{run.path} diverged at step {diverged_at}", highlight=False, soft_wrap=True)
-            return
-        run.set_status("running", step=outcome.step)
-        evaluate(scoring, built, run.path / "checkpoints" / "best.ckpt", console)
-        run.set_status("done", step=outcome.step)
+        try:
+            with interruptible():
+                _train_and_score(cfg, run, console)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            run.set_status("preempted")
+            raise Interrupted(f"{run.path} stopped; what is saved and scored is kept") from None
+
+
+def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:
+    train, val = source_of(cfg, "train"), source_of(cfg, "val")
+    built = build(cfg, run.path, train)
+    write_density(run.path / "density.csv", built.formulation)
+    # before training: what cannot be scored is said at once
+    scoring = Scoring(cfg, run, Evaluation(cfg, built.autoencoder, built.text, val, device_of(cfg)))
+    outcome = fit(cfg, run, built, train, val)
+    if outcome.interrupted:
+        run.set_status("preempted", step=outcome.step)
+        raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
+    (diverged_at,) = outcome.diverged_at
+    if diverged_at is not None:
+        scoring.diverged(diverged_at)
+        run.set_status("diverged", step=diverged_at)
+        console.print(f"{run.path} diverged at step {diverged_at}", highlight=False, soft_wrap=True)
+        return
+    run.set_status("running", step=outcome.step)
+    built.to(device_of(cfg))
+    evaluate(scoring, built, run.path / "checkpoints" / BEST, console)
+    run.set_status("done", step=outcome.step)
 
 
 def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
     """Scores a run that was trained before, under another protocol perhaps; adds its rows."""
+    if run.state == "diverged":
+        raise RunError(f"{run.path} diverged: there is nothing to score")
     with run.lock():
         built = build(cfg, run.path)
         evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))

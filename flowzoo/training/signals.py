@@ -13,6 +13,23 @@ from lightning import Trainer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM and a scheduler's notice do what Ctrl-C does: they raise KeyboardInterrupt."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Notice:
     """Whether the run was asked to stop. A second Ctrl-C stops at once."""
 

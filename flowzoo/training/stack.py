@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
@@ -15,9 +14,12 @@ from flowzoo.data.source import Source
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
+from flowzoo.training import checkpoint
+from flowzoo.training.checkpoint import LAST
 from flowzoo.training.fit import Outcome, batches_of, train_module
 from flowzoo.training.job import scoring_bar, write_density
 from flowzoo.training.members import Members
+from flowzoo.training.signals import interruptible
 from flowzoo.training.stacked import StackedModule
 
 
@@ -41,8 +43,18 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
             if run.state not in FINISHED:
                 run.set_status("running", steps=cfg.trainer.steps)
                 chosen.append((cfg, run))
-        if chosen:
-            _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], console)
+        if not chosen:
+            return
+        try:
+            with interruptible():
+                _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], console)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            for _, run in chosen:
+                if run.state not in FINISHED:
+                    run.set_status("preempted")
+            raise Interrupted(f"{len(chosen)} runs stopped; what is saved and scored is kept") from None
 
 
 def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) -> None:
@@ -50,8 +62,9 @@ def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) 
     built = build_stack(cfgs, [run.path for run in runs], train)
     for run, formulation in zip(runs, built.formulation.formulations, strict=True):
         write_density(run.path / "density.csv", formulation)
-    diverged, interrupted = train_to_the_end(cfgs, runs, train, val)
+    # before training: what cannot be scored is said at once
     evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, val, device_of(cfgs[0]))
+    diverged, interrupted = train_to_the_end(cfgs, runs, train, val)
     for i, at in diverged.items():
         Scoring(cfgs[i], runs[i], evaluation).diverged(at)
         runs[i].set_status("diverged", step=at)
@@ -127,5 +140,5 @@ def fit_stack(
 
 def step_of(run: Run) -> int:
     """The step of a run's last checkpoint; 0 where there is none."""
-    path: Path = run.path / "checkpoints" / "last.ckpt"
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"] if path.is_file() else 0
+    path = run.path / "checkpoints" / LAST
+    return checkpoint.step_of(path) if path.is_file() else 0

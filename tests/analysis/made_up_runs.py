@@ -95,10 +95,10 @@ def write_run(
         draw.ellipse((x + 8, y + 8, x + 22, y + 22), fill=tuple(255 - c for c in colour))
     image.save(folder / "samples" / "grid.png")
     (folder / "samples" / "prompts.txt").write_text("".join(f"a {c} circle\n" for c in ["red", "blue"] * 8))
-    (folder / "extractor.json").write_text(json.dumps({
+    (folder / "extractor.json").write_text(json.dumps({f"a1b2c3d4-{dataset}": {
         "identity": {"name": "clip_shapes", "weights_sha256": "ab" * 32, "resize": "none", "dtype": "float32"},
         "dim": 64, "quality": {"retrieval_top1": 0.94}, "reference": "shapes-val-1234",
-    }))  # fmt: skip
+    }}))  # fmt: skip
     return folder
 
 

@@ -50,3 +50,9 @@ def tiny(tiny_jobs: Callable[..., list[DictConfig]]) -> Callable[..., DictConfig
         return cfg
 
     return compose
+
+
+@pytest.fixture
+def tiny_words() -> list[str]:
+    """The same config as words of a command line."""
+    return TINY

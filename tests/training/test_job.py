@@ -2,18 +2,25 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
+from flowzoo import scoring
 from flowzoo.data.loader import Batch
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.store import Interrupted, Run
+from flowzoo.runs.store import Interrupted, Run, RunError
+from flowzoo.sampling.generate import Generator
 from flowzoo.training import fit as fit_module
-from flowzoo.training.job import train_and_score
+from flowzoo.training.job import score_trained, train_and_score
 from flowzoo.training.module import TrainingModule
 from flowzoo.training.signals import Notice
 
@@ -120,8 +127,6 @@ def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytes
 def test_interrupted_while_scoring_keeps_its_rows(
     undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flowzoo import scoring
-
     cfg = tiny(*STEPS, runs="scoring")
     real, calls = scoring.frechet_distance, []
 
@@ -181,3 +186,86 @@ def test_checkpoints_hold_the_backbone_and_nothing_else(undisturbed: DictConfig)
     names = checkpoint(undisturbed)["state_dict"].keys()
     assert all(name.startswith("backbone.") and "_orig_mod" not in name for name in names)
     assert checkpoint(undisturbed, "best").keys() == {"state_dict", "ema", "global_step", "val_loss_ema"}
+
+
+def test_scores_of_an_earlier_checkpoint_are_replaced(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny(*STEPS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 4)
+        with pytest.raises(Interrupted):
+            train_and_score(cfg)
+    run = Run.open(run_folder(cfg))
+    score_trained(cfg, run, "best")
+    assert {row["step"] for row in run.rows()} == {3}
+    train_and_score(cfg)
+    assert {row["step"] for row in run.rows()} == {checkpoint(cfg, "best")["global_step"]}
+    assert len(run.rows()) == 4
+
+
+def test_another_solver_leaves_the_picture_that_reports_compare(undisturbed: DictConfig, tiny: Compose) -> None:
+    run = Run.open(run_folder(undisturbed))
+    grid, before = (run.path / "samples" / "grid.png").read_bytes(), len(run.rows())
+    score_trained(tiny(*STEPS, "solver=heun", runs="undisturbed"), run, "best")
+    assert len(run.rows()) == 2 * before
+    assert (run.path / "samples" / "grid.png").read_bytes() == grid
+    assert len(list((run.path / "samples").glob("*heun_common*.png"))) == before
+
+
+def test_samples_that_are_not_finite_get_no_score(undisturbed: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Generator.__call__
+
+    def overflows(self: Generator, *args: Any) -> Any:
+        made = real(self, *args)
+        made.latents[..., 3, 0, 0, 0] = math.nan
+        return made
+
+    monkeypatch.setattr(Generator, "__call__", overflows)
+    run = Run.open(run_folder(undisturbed))
+    run.write_json("extractor.json", {})
+    (run.path / "results.csv").unlink()
+    score_trained(undisturbed, run, "best")
+    assert all(not math.isfinite(row["fid"]) and not math.isfinite(row["clip"]) for row in run.rows())
+
+
+def test_what_cannot_be_scored_is_said_before_training(tiny: Compose) -> None:
+    cfg = tiny(*STEPS, "evaluation.samples=10")
+    with pytest.raises(RunError, match=r"evaluation\.samples=10 against 70 held-out images.*more than 64"):
+        train_and_score(cfg)
+    assert not (run_folder(cfg) / "checkpoints").exists()
+
+
+def test_sigterm_while_scoring_says_how_it_stands(
+    undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny(*STEPS, runs="terminated")
+    real = scoring.frechet_distance
+
+    def told_to_stop(*args: Any) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "frechet_distance", told_to_stop)
+        with pytest.raises(Interrupted, match="stopped"):
+            train_and_score(cfg)
+    assert Run.open(run_folder(cfg)).state == "preempted"
+    train_and_score(cfg)
+    assert_twins(undisturbed, cfg)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path: Path, tiny_words: list[str]) -> None:
+    """Each takes its share of the batch and of the draws; gradients are averaged, so only the order of sums differs."""
+    tails = {}
+    for devices in ("1", "2"):
+        words = [f"trainer.devices={devices}", f"runs={tmp_path / devices}", "trainer.precision=64-true"]
+        if devices == "2":
+            words.append("trainer.strategy=ddp")
+        command = [sys.executable, "-m", "flowzoo.train", *tiny_words, *STEPS, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder,) = (tmp_path / devices / "solo").glob("rf-*")
+        run = Run.open(folder)
+        assert run.state == "done"
+        tails[devices] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(tails["2"], tails["1"], rtol=1e-6, atol=1e-9)
