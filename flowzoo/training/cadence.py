@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from flowzoo.runs.store import Run
-from flowzoo.training.checkpoint import save_weights
+from flowzoo.training.checkpoint import BEST, LAST, save_weights
 from flowzoo.training.module import Trained
 from flowzoo.training.progress import TrainingProgress
 from flowzoo.training.signals import Notice
@@ -47,7 +47,7 @@ class Cadence(Callback):
     @property
     def last(self) -> Path:
         """What the trainer is told to save to and to load from."""
-        return self.runs[0].path / "checkpoints" / "last.ckpt"
+        return self.runs[0].path / "checkpoints" / LAST
 
     @property
     def alive(self) -> list[int]:
@@ -129,7 +129,7 @@ class Cadence(Callback):
             if losses["val_loss_ema"] < self.best[i]:
                 self.best[i] = losses["val_loss_ema"]
                 if trainer.is_global_zero:
-                    best = self.runs[i].path / "checkpoints" / "best.ckpt"
+                    best = self.runs[i].path / "checkpoints" / BEST
                     save_weights(best, *module.member(i), step, self.best[i])
         self._look_for_divergence(module)
         if shown:

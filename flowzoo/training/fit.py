@@ -19,7 +19,7 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
-from flowzoo.training.checkpoint import AtomicIO
+from flowzoo.training.checkpoint import LAST, AtomicIO
 from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.signals import Notice
 
@@ -53,7 +53,7 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
         compile_mode=compile_mode_of(cfg, device_of(cfg)),
         stream=stream,
     )
-    resume = (run.path / "checkpoints" / "last.ckpt").is_file()
+    resume = (run.path / "checkpoints" / LAST).is_file()
     return train_module([cfg], [run], module, val, lambda: sum(b.wait for b in batches), AtomicIO(), resume)
 
 

@@ -4,8 +4,8 @@ Saving inside a handler could write a state between two steps.
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 from lightning import Trainer
@@ -13,21 +13,33 @@ from lightning import Trainer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the block SIGTERM and a scheduler's notice do what Ctrl-C does: they raise KeyboardInterrupt."""
+Handler = Callable[[int, FrameType | None], None]
 
-    def stop(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def install(handler: Handler) -> None:
     for number in SIGNALS:
-        signal.signal(number, stop)
+        signal.signal(number, handler)
+
+
+@contextmanager
+def handled_by(handler: Handler) -> Iterator[None]:
+    """The signals are the handler's for the block, and whose they were before after it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    install(handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Within the block SIGTERM and a scheduler's notice do what Ctrl-C does: they raise KeyboardInterrupt."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    return handled_by(stop)
 
 
 class Notice:
@@ -48,16 +60,7 @@ class Notice:
         return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def install(self) -> None:
-        for number in SIGNALS:
-            signal.signal(number, self._handle)
+        install(self._handle)
 
-    @contextmanager
-    def listening(self) -> Iterator["Notice"]:
-        """The handlers are ours for the block, and what they were before after it."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self.install()
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> AbstractContextManager[None]:
+        return handled_by(self._handle)

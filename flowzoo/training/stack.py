@@ -133,7 +133,7 @@ def fit_stack(
         compile_mode="default" if compile_mode_of(cfg, device) else None,
         stream=stream,
     )
-    paths = [run.path / "checkpoints" / "last.ckpt" for run in runs]
+    paths = [run.path / "checkpoints" / LAST for run in runs]
     checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
     return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
 

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from flowzoo.runs.grouping import alone, cut, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError, explained
 from flowzoo.training.memory import limit_of
-from flowzoo.training.signals import SIGNALS
+from flowzoo.training.signals import handled_by
 from flowzoo.training.stack import train_and_score_stack
 
 
@@ -117,10 +116,7 @@ def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, pass_on)
-    try:
+    with handled_by(pass_on):
         for k, share in enumerate(shares):
             gpu = gpus[k % len(gpus)] if gpus else None
             texts = [OmegaConf.to_yaml(cfg) for cfg in share]
@@ -128,9 +124,6 @@ def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:
             children[-1].start()
         for child in children:
             child.join()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     codes = [child.exitcode for child in children]
     if received or 130 in codes:
         return 130
