@@ -5,6 +5,7 @@ command is expanded here first, by Hydra's own parser and sweeper; every job is 
 Hydra run it.
 """
 
+import atexit
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ from flowzoo.runs.check import check_train
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Interrupted, RunError, attempt
+from flowzoo.training.signals import handing_on
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 VERSION_BASE = "1.3"
@@ -73,9 +75,11 @@ def launch(
 
     def one_job(cfg: DictConfig) -> int:
         try:
-            code = attempt(task, cfg) or 0
+            with handing_on():
+                code = attempt(task, cfg) or 0
         except Exception as error:
-            if os.getpid() != here:  # on a cluster: the scheduler must see that the job failed
+            if os.getpid() != here:  # on a cluster: Hydra reports what was raised, and the scheduler sees a failed job
+                atexit.register(os._exit, 1)
                 raise
             if isinstance(error, RunError):
                 print(f"{program}: {one_line(error)}", file=sys.stderr)

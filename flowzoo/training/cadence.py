@@ -85,7 +85,7 @@ class Cadence(Callback):
             return
         if saving:
             trainer.save_checkpoint(self.last)  # every process takes part; the first one writes
-        if pause and not end:
+        if pause:  # at the last step, too: scoring can wait, a scheduler's notice cannot
             self.interrupted, trainer.should_stop = stop, True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -138,7 +138,8 @@ def train_module(
     )
     with notice.listening():
         trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
-    return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted)
+    # after the last step nobody asked the notice again
+    return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted or notice.signal is not None)
 
 
 def _held_out(cfg: DictConfig, module: Trained, val: Source) -> ValidationBatch:

@@ -1,24 +1,33 @@
 """Ctrl-C, SIGTERM and a scheduler's notice: a flag is set, the step ends, the checkpoint is saved.
 
-Saving inside a handler could write a state between two steps.
+Saving inside a handler could write a state between two steps. Once all is saved and released, the notice is handed on
+to whoever listened before: in a job of submitit's its handler, which has the scheduler requeue the job.
 """
+
+from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from lightning import Trainer
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
 Handler = Callable[[int, FrameType | None], None]
+
+_came: list[int] = []  # signals that reached a handler of ours, which `handing_on` has not handed on yet
 
 
 def install(handler: Handler) -> None:
+    def noting(number: int, frame: FrameType | None) -> None:
+        _came.append(number)
+        handler(number, frame)
+
     for number in SIGNALS:
-        signal.signal(number, handler)
+        signal.signal(number, noting)
 
 
 @contextmanager
@@ -40,6 +49,24 @@ def interruptible() -> AbstractContextManager[None]:
         raise KeyboardInterrupt
 
     return handled_by(stop)
+
+
+@contextmanager
+def handing_on() -> Iterator[None]:
+    """Signals stop the block as `interruptible` says, and after it go to whoever listened before it, in their order.
+
+    To be put around everything that saves and that holds a lock. Submitit's handler of a notice does not return: it
+    requeues the job and exits.
+    """
+    _came.clear()
+    try:
+        with interruptible():
+            yield
+    finally:
+        for number in _came:
+            listener = signal.getsignal(number)
+            if callable(listener) and listener is not signal.default_int_handler:
+                listener(number, None)
 
 
 class Notice:
