@@ -117,13 +117,6 @@ def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders) -> nn.
         return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
 
 
-def backbone_label(cfg: DictConfig) -> str:
-    """What results call the backbone: its name with depth and width, e.g. `mmdit-d6-w256`."""
-    b = cfg.backbone
-    sizes = [f"{letter}{b[key]}" for letter, key in (("d", "depth"), ("w", "width")) if b.get(key) is not None]
-    return "-".join([b.get("name", b._target_.rsplit(".", 1)[-1].lower()), *sizes])
-
-
 @dataclass(frozen=True)
 class BuiltStack:
     formulation: StackedFormulation

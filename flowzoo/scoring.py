@@ -15,7 +15,7 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from flowzoo.build import Built, BuiltStack, backbone_label, backbone_of, compile_mode_of
+from flowzoo.build import Built, BuiltStack, backbone_of, compile_mode_of
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
@@ -24,6 +24,7 @@ from flowzoo.metrics.clip import clip_score
 from flowzoo.metrics.fid import frechet_distance, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
+from flowzoo.runs.identity import backbone_label
 from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of

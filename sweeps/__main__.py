@@ -1,52 +1,52 @@
-"""python -m sweeps list [SWEEP], python -m sweeps run SWEEP [key=value ...]"""
+"""python -m sweeps COMMAND ...: each command is a module here, imported when it is asked for."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from sweeps.definition import load, sweep_names
+# command -> (module, what it does). The module has configure(parser) and main(args) -> exit code.
+COMMANDS = {
+    "list": ("sweeps.listing", "the names of the sweeps, or of the variants of one, one a line"),
+    "plan": ("sweeps.plan", "freezes what a sweep will run, and says what it will take"),
+    "run": ("sweeps.run", "every run of a sweep on this machine; the same command goes on"),
+    "submit": ("sweeps.submit", "every run of a sweep as SLURM jobs; returns at once"),
+    "status": ("sweeps.status", "where each run stands"),
+    "retry": ("sweeps.retry", "failed, unfinished or all runs once more"),
+    "cancel": ("sweeps.cancel", "stops what is queued or running"),
+    "check": ("sweeps.check", "verifies the folders of a sweep and says what to repair"),
+    "work": ("sweeps.work", "trains runs of a plan one after another; what a SLURM job calls"),
+    "search": ("sweeps.search", "searches parameters of a formulation for the front of FID and CLIP"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m sweeps", description="Named sweeps over training formulations.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="the names of the sweeps, or of the variants of one, one a line")
-    listing.add_argument("sweep", nargs="?", help="a name or a YAML file")
-    running = commands.add_parser("run", help="every variant of a sweep, one after another; the same command goes on")
-    running.add_argument("sweep", help="a name or a YAML file")
-    running.add_argument("overrides", nargs="*", help="as for flowzoo.train; they win over the sweep's own")
-    args = parser.parse_args(argv)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, words) in COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+        if argv[:1] == [name]:
+            import_module(module).configure(command)
+    args, more = parser.parse_known_args(argv)
+    # argparse takes words before the first option alone
+    if any(word.startswith("-") for word in more) or (more and not hasattr(args, "words")):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        args.words = [*args.words, *more]
 
-    if args.command == "list" and args.sweep is None:
-        print("\n".join(sweep_names()))
-        return 0
     try:
-        sweep = load(args.sweep)
-    except ValueError as error:
-        print(f"sweeps: {error}", file=sys.stderr)
-        return 2
-    if args.command == "list":
-        print("\n".join(sweep.variants))
-        return 0
+        return import_module(COMMANDS[args.command][0]).main(args)
+    except KeyboardInterrupt:
+        print(f"sweeps {args.command}: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from flowzoo.runs.config import UserErrors, one_line
 
-    from flowzoo.runs.config import UserErrors, one_line
-    from flowzoo.runs.grouping import is_stacked
-    from sweeps.engine import jobs_of, run_all, run_stacked
-
-    # the engine of a sweep is the trainer of its runs
-    words = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in args.overrides]
-    try:
-        jobs = jobs_of(sweep, words)
-    except UserErrors as error:
+        if not isinstance(error, UserErrors):
+            raise
         print(f"sweeps: {one_line(error)}", file=sys.stderr)
         return 2
-    if is_stacked(jobs[0]):
-        from flowzoo.train import run_together
-
-        return run_stacked(jobs, run_together)
-    from flowzoo.train import run
-
-    return run_all(jobs, run)
 
 
 if __name__ == "__main__":

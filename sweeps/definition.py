@@ -31,7 +31,10 @@ class Sweep:
             "backbone": self.backbones,
             "variant": [names.file_name(name) for name in self.variants],
         }
-        return [*(f"{key}={','.join(values)}" for key, values in crossed.items()), *self.overrides, *extra]
+        words = [*self.overrides, *extra]
+        # the engine of a sweep is the trainer of its runs
+        words = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in words]
+        return [*(f"{key}={','.join(values)}" for key, values in crossed.items()), *words]
 
 
 def sweep_names() -> list[str]:

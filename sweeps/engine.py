@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from flowzoo.runs.config import check_jobs, compose_jobs, config_loader, one_line
+from flowzoo.runs.config import one_line
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
-from sweeps.definition import Sweep
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,6 @@ class Outcome:
     note: str
     seconds: float | None
     failed: bool = False
-
-
-def jobs_of(sweep: Sweep, extra: Sequence[str]) -> list[DictConfig]:
-    """The config of every run, composed and checked. Raises ValueError and Hydra's own errors."""
-    with config_loader() as loader:
-        jobs = compose_jobs(loader, "train", sweep.command(extra), multirun=True)
-    check_jobs(jobs)
-    return jobs
 
 
 def run_all(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object]) -> int:

@@ -21,7 +21,7 @@ import analysis.report
 from flowzoo.metrics.extractor import SHIPPED
 from flowzoo.runs.config import check_jobs, config_loader, jobs_of
 from sweeps.definition import load
-from sweeps.engine import jobs_of as jobs_of_sweep
+from sweeps.plan import plan_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -113,7 +113,7 @@ def run(module: str, argv: list[str], monkeypatch) -> int:
 def accept(module: str, argv: list[str]) -> None:
     """Raises, or exits, where the command would refuse its arguments."""
     if module == "sweeps" and argv[0] == "run":
-        jobs_of_sweep(load(argv[1]), argv[2:])
+        plan_of(load(argv[1]), argv[2:])
     elif module == "analysis.report":
         analysis.report.parser().parse_args(argv)
     elif module == "flowzoo.train":

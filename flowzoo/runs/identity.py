@@ -40,6 +40,13 @@ def run_variant(cfg: DictConfig) -> str:
     return names.variant_name(cfg.path, cfg.sampler)
 
 
+def backbone_label(cfg: DictConfig) -> str:
+    """What results call the backbone: its name with depth and width, e.g. `mmdit-d6-w256`."""
+    b = cfg.backbone
+    sizes = [f"{letter}{b[key]}" for letter, key in (("d", "depth"), ("w", "width")) if b.get(key) is not None]
+    return "-".join([b.get("name", b._target_.rsplit(".", 1)[-1].lower()), *sizes])
+
+
 def run_folder(cfg: DictConfig) -> Path:
     """<runs>/<sweep>/<variant>-s<seed>-<hash>."""
     variant = names.file_name(run_variant(cfg))

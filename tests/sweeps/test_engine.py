@@ -1,15 +1,12 @@
 """A sweep in one process, with tasks that do nothing: order, what is skipped, what fails, what is interrupted."""
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.store import Interrupted, Run, RunBusy
-from sweeps.__main__ import main
-from sweeps.definition import Sweep, load
-from sweeps.engine import jobs_of, run_all
+from sweeps.definition import Sweep
+from sweeps.engine import run_all
+from sweeps.plan import plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -19,23 +16,11 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def jobs():
-    return jobs_of(Sweep("x", ["rf", "eps/linear", "v/cos"]), [])
+    return [planned.cfg for planned in plan_of(Sweep("x", ["rf", "eps/linear", "v/cos"])).runs]
 
 
 def done(cfg):
     Run.create(cfg).set_status("done", step=cfg.trainer.steps)
-
-
-def test_everything_is_crossed_and_the_command_line_wins():
-    sweep = Sweep("x", ["rf", "v/cos"], backbones=["dit", "mmdit"], seeds=[0, 1], overrides=["trainer.steps=3"])
-    jobs = jobs_of(sweep, ["backbone=dit", "trainer.steps=4"])
-    assert [(cfg.seed, run_variant(cfg)) for cfg in jobs] == [(0, "rf"), (0, "v/cos"), (1, "rf"), (1, "v/cos")]
-    assert all(cfg.trainer.steps == 4 and cfg.sweep == "x" and "DiT" in cfg.backbone._target_ for cfg in jobs)
-
-
-def test_the_demo_composes():
-    jobs = jobs_of(load("demo"), [])
-    assert [run_variant(cfg) for cfg in jobs] == list(load("demo").variants)
 
 
 def test_finished_runs_are_skipped_and_said(jobs, capsys):
@@ -90,17 +75,3 @@ def test_a_run_that_another_process_trains_is_left_alone(jobs, capsys):
     assert run_all(jobs, task) == 0
     assert Run(run_folder(jobs[0])).state == "queued"
     assert "process 1 on elsewhere" in capsys.readouterr().out
-
-
-def test_the_command(monkeypatch, capsys, tmp_path):
-    seen = []
-    monkeypatch.setitem(sys.modules, "flowzoo.train", SimpleNamespace(run=lambda cfg: seen.append(cfg)))
-    assert main(["run", "demo", "variant=rf", "seed=1,2"]) == 0
-    assert [cfg.seed for cfg in seen] == [1, 2]
-    for word, named in (("trainer.steps=0", "trainer.steps=0"), ("foo=1", "foo"), ("path=rf", "variant=rf")):
-        assert main(["run", "demo", "variant=rf", word]) == 2
-        message = capsys.readouterr().err
-        assert message.startswith("sweeps: ")
-        assert named in message
-    assert main(["run", "nothing"]) == 2
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,149 @@
+"""plan.jsonl of a sweep's folder: every run with its resolved config, frozen when the sweep was planned."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from flowzoo.runs.identity import backbone_label, run_folder, run_variant
+from flowzoo.runs.store import Run, RunError
+from sweeps.words import is_execution
+
+PLAN = "plan.jsonl"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. `id` is its folder's name; `config` is resolved but for the logger, which asks for its run's folder."""
+
+    id: str
+    variant: str
+    seed: int
+    dataset: str
+    backbone: str
+    steps: int
+    batch_size: int
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Self:
+        """The plan of a composed config."""
+        keys = [str(key) for key in cfg if key not in ("stack", "logger")]
+        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+        config["logger"] = OmegaConf.to_container(cfg.logger) if OmegaConf.is_config(cfg.logger) else cfg.logger
+        return cls(
+            id=run_folder(cfg).name,
+            variant=run_variant(cfg),
+            seed=cfg.seed,
+            dataset=cfg.data.name,
+            backbone=backbone_label(cfg),
+            steps=cfg.trainer.steps,
+            batch_size=cfg.trainer.batch_size,
+            config=config,
+        )
+
+    @property
+    def cfg(self) -> DictConfig:
+        cfg = OmegaConf.create(self.config)
+        OmegaConf.set_struct(cfg, True)
+        return cfg
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The plan of a sweep: the words that it was planned with, and those of them that only say how it is executed."""
+
+    folder: Path
+    sweep: str
+    created: str
+    code_version: str
+    command: list[str]
+    execution: list[str]
+    runs: tuple[Planned, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """The plan in a sweep's folder. Raises RunError where there is none, or none that can be read."""
+        path = Path(folder) / PLAN
+        try:
+            header, *lines = path.read_text().splitlines()
+            runs = tuple(Planned(**json.loads(line)) for line in lines)
+            known = json.loads(header)
+            count = known.pop("runs")
+            if count != len(runs):
+                raise ValueError(f"{len(runs)} of {count} runs")
+            return cls(folder=path.parent, runs=runs, **known)
+        except FileNotFoundError:
+            raise RunError(
+                f"{folder} holds no plan: python -m sweeps plan SWEEP makes one, as run and submit do"
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RunError(
+                f"cannot read {path}: {error}; python -m sweeps plan SWEEP --replace writes it anew"
+            ) from error
+
+    def write(self) -> None:
+        """Replaces plan.jsonl. Raises RunError."""
+        header = {key: getattr(self, key) for key in ("sweep", "created", "code_version", "command", "execution")}
+        lines = [json.dumps(header | {"runs": len(self.runs)}), *(json.dumps(asdict(planned)) for planned in self.runs)]
+        beside = self.folder / f".{PLAN}.{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(beside, "w") as file:
+                file.write("\n".join(lines) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.folder / PLAN)
+        except OSError as error:
+            raise RunError(f"cannot write {self.folder / PLAN}: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+    @cached_property
+    def by_id(self) -> dict[str, Planned]:
+        return {planned.id: planned for planned in self.runs}
+
+    def run(self, planned: Planned) -> Run:
+        return Run(self.folder / planned.id)
+
+    def chosen(self, ids: Iterable[str]) -> list[Planned]:
+        """The runs of these ids, in the order of the plan. Raises RunError for an id that is not planned."""
+        wanted = set(ids)
+        if unknown := wanted - self.by_id.keys():
+            raise RunError(f"{', '.join(sorted(unknown))}: not in the plan of {self.folder}")
+        return [planned for planned in self.runs if planned.id in wanted]
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """What `other` plans differently, one line each; empty where both train and score the same."""
+        lines = [f"{planned.id} is not planned" for planned in other.runs if planned.id not in self.by_id]
+        lines += [f"{planned.id} is planned" for planned in self.runs if planned.id not in other.by_id]
+        for planned in self.runs:
+            if planned.id in other.by_id and (words := departure(planned.config, other.by_id[planned.id].config)):
+                lines.append(f"{planned.id}: {words}")
+        return lines
+
+
+def departure(planned: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """How a resolved config would train or score differently from what is planned; empty where it would not."""
+    ours, theirs = _flat(planned), _flat(config)
+    keys = [key for key in {**ours, **theirs} if ours.get(key, _NOTHING) != theirs.get(key, _NOTHING)]
+    return ", ".join(f"{key}={theirs.get(key, _NOTHING)}, planned {ours.get(key, _NOTHING)}" for key in keys)
+
+
+_NOTHING = "nothing"
+
+
+def _flat(node: Any, key: str = "") -> dict[str, Any]:
+    """The leaves of a config by their dotted names, without what can change neither a weight nor a score."""
+    if is_execution(key) or key in ("runs", "sweep"):
+        return {}
+    if not isinstance(node, Mapping):
+        return {key: node}
+    return {k: v for name, part in node.items() for k, v in _flat(part, f"{key}.{name}" if key else str(name)).items()}
