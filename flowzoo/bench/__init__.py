@@ -1,0 +1,1 @@
+"""What flowzoo's speed is measured with, beside the obvious alternatives: `python -m flowzoo.bench COMMAND --help`."""

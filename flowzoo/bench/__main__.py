@@ -1,0 +1,33 @@
+"""`python -m flowzoo.bench step|stacked|sample|fid|startup`: JSON lines, one a measurement, each written at once."""
+
+import sys
+from argparse import ArgumentParser
+from contextlib import redirect_stdout
+
+from flowzoo.bench import stacked, step
+from flowzoo.bench.report import Report
+from flowzoo.runs.config import UserErrors, refuse
+
+COMMANDS = {"step": step, "stacked": stacked}
+
+
+def main() -> int:
+    parser = ArgumentParser("flowzoo.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, module in COMMANDS.items():
+        about = (module.__doc__ or "").splitlines()[0]
+        module.configure(commands.add_parser(name, help=about, description=about))
+    args = parser.parse_args()
+    report = Report(args.command, vars(args), sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):  # what training prints for people
+            return COMMANDS[args.command].measure(args, report)
+    except UserErrors as error:
+        refuse("flowzoo.bench", error)
+    except KeyboardInterrupt:
+        print("flowzoo.bench: stopped; the lines above are whole", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

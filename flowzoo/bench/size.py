@@ -1,0 +1,107 @@
+"""The size of a network and of its batch, from options to a config as `flowzoo.train` composes it."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from math import isqrt
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from flowzoo.formulation.names import TABLE, file_name
+from flowzoo.runs.check import check_train
+from flowzoo.runs.config import compose_jobs, config_loader
+
+CLIP_LENGTH = 77  # tokens of a text encoder at most
+FOREVER = 10**9
+
+
+def configure_size(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("size")
+    group.add_argument("--width", type=positive, default=256)
+    group.add_argument("--depth", type=positive, default=6)
+    group.add_argument("--image-tokens", type=positive, default=64, help="a square of 4 to 32 a side")
+    group.add_argument("--text-tokens", type=positive, default=16, help="of encoders of at most 77 each, equally long")
+    group.add_argument("--batch", type=positive, default=128)
+    group.add_argument("--images", type=positive, default=4096, help="of the data set")
+    group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def configure_repeats(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("repeats")
+    group.add_argument("--repeats", type=positive, default=5, help="laps that count; one more is for warming up")
+    group.add_argument("--steps-per-repeat", type=positive, default=50)
+    group.add_argument("--seconds", type=float, default=60.0, help="no further lap of a measurement after so many")
+    group.add_argument(
+        "--product", type=positive, help="edge of the matrices of the card's own product (8192 on a GPU)"
+    )
+
+
+def configure_peers(parser: ArgumentParser, peers: Sequence[str]) -> None:
+    parser.add_argument("--peer", default="all", help=f"all, none, or some of {','.join(peers)}")
+
+
+def peers_of(args: Namespace, known: Sequence[str]) -> list[str]:
+    """The peers that are asked for. Raises ValueError for one that is not known."""
+    if args.peer in ("all", "none"):
+        return list(known) if args.peer == "all" else []
+    asked = args.peer.split(",")
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"--peer {name}: allowed are all, none, {', '.join(known)}")
+    return asked
+
+
+def positive(text: str) -> int:
+    """For argparse: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def words_of(args: Namespace, runs: Path) -> list[str]:
+    """What a user would type for this size. Raises ValueError for a number of tokens that cannot be."""
+    side = isqrt(args.image_tokens)
+    if side * side != args.image_tokens or not 4 <= side <= 32:
+        raise ValueError(f"--image-tokens {args.image_tokens}: allowed is a square from 16 to 1024")
+    patch = 4 if side <= 16 else 2
+    encoders = -(-args.text_tokens // CLIP_LENGTH)
+    if args.text_tokens % encoders:
+        raise ValueError(f"--text-tokens {args.text_tokens}: allowed is a multiple of its {encoders} encoders' length")
+    length = args.text_tokens // encoders
+    more = [
+        f"+text.encoders.words{i}={{_target_: flowzoo.encoders.words.WordEncoder, length: {length}, dim: 64}}"
+        for i in range(2, encoders + 1)
+    ]
+    return [
+        "backbone=mmdit",
+        f"backbone.width={args.width}",
+        f"backbone.depth={args.depth}",
+        f"backbone.patch_size={patch}",
+        f"data.source.image_size={side * patch}",
+        f"data.source.size={args.images}",
+        "text=words",
+        f"text.encoders.words.length={length}",
+        *more,
+        f"trainer.batch_size={args.batch}",
+        f"trainer.precision={args.precision}",
+        f"trainer.accelerator={'gpu' if args.device == 'cuda' else args.device}",
+        "trainer.steps=100000",
+        f"trainer.val_every={FOREVER}",
+        f"trainer.checkpoint_every={FOREVER}",
+        f"runs={runs}",
+    ]
+
+
+def configs(words: Sequence[str], variants: int) -> list[DictConfig]:
+    """So many of the paper's 61 and, from the 62nd on, the same again at other learning rates. Raises `UserErrors`."""
+    names = list(TABLE)
+    made = []
+    with config_loader() as loader:
+        for i in range(variants):
+            lap, place = divmod(i, len(names))
+            own = [f"variant={file_name(names[place])}", f"optimizer.lr={1e-4 * (1 + 0.01 * lap)}"]
+            made += compose_jobs(loader, "train", [*words, *own], multirun=False)
+    check_train(made[0])
+    return made

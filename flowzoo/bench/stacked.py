@@ -1,0 +1,150 @@
+"""V variants in one program, beside the same models one by one, in several processes, and on several GPUs.
+
+Ours is the real path under Lightning, then the same module without it. `eager` is one model after another on the real
+path uncompiled, so that its variant-steps a second are its steps. `compiled` and `cudagraphs` are the least that trains
+the network, on one batch that never changes; `processes-...` is that in `--processes` processes on one GPU, their rates
+added up. With `--gpus N` the variants are dealt to N GPUs, one process each.
+"""
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from flowzoo.bench.report import Report
+from flowzoo.bench.size import configs, configure_peers, configure_repeats, configure_size, peers_of, positive, words_of
+
+PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs")
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("--variants", type=positive, default=61, help="the paper's 61, from the 62nd on again")
+    parser.add_argument("--processes", type=positive, default=4, help="of the peers processes-...")
+    parser.add_argument("--gpus", type=positive, default=1, help="to which the variants are dealt")
+    configure_size(parser)
+    configure_repeats(parser)
+    configure_peers(parser, PEERS)
+
+
+def measure(args: Namespace, report: Report) -> int:
+    peers = peers_of(args, PEERS)
+    if args.gpus > args.variants:
+        raise ValueError(f"--gpus {args.gpus}: allowed is at most one a variant, {args.variants}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cfgs = configs(words_of(args, folder / "runs"), args.variants)
+        cfg = cfgs[0]
+
+        from flowzoo.bench.measure import Measure, training_flops
+        from flowzoo.bench.plain import MODES, flowzoo_step, taking
+        from flowzoo.bench.processes import together, visible_gpus
+        from flowzoo.bench.subject import Solo, Stack
+        from flowzoo.build import build, device_of, source_of
+
+        device = device_of(cfg)
+        gpus: list[str | None] = [*visible_gpus()] if device.type == "cuda" else [None] * args.gpus
+        if args.gpus > len(gpus):
+            raise ValueError(f"--gpus {args.gpus}: allowed is at most {len(gpus)}, as many as there are")
+        bench = Measure(args, report, device)
+        bench.product()
+        (folder / "one").mkdir()
+        fresh = lambda: build(cfg, folder / "one", source_of(cfg, "train"))  # noqa: E731
+        built = fresh()
+        channels, size = built.autoencoder.channels, built.autoencoder.latent_size(cfg.data.source.image_size)
+        flops = training_flops(built.backbone, built.text, channels, size, args.batch)
+        del built
+        rates: dict[str, float | None] = {}
+
+        def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:
+            with report.measuring(measure=name, variants=len(some)):
+                subject = Stack(some, folder / name)
+                for loop in loops:
+                    run = {"bare": subject.bare, "lightning": subject.lightning}[loop]
+                    key = name if loop == "lightning" else f"{name}-{loop}"
+                    rates[key] = bench.time(run, flops, len(some), measure=name, loop=loop)
+            bench.clear()
+
+        def several(name: str, task: Callable[..., float], jobs: Sequence[tuple], on: Sequence[str | None]) -> None:
+            with report.measuring(measure=name):
+                each = together(task, jobs, on)
+                rates[name] = sum(each)
+                told = {"processes": len(jobs), "each": [round(rate, 3) for rate in each]}
+                report.line(measure=name, **told, **bench.rates(sum(each), flops))
+
+        stack(cfgs, "stacked", ("bare", "lightning"))
+        laps = (args.steps_per_repeat, args.repeats, args.seconds)
+        if args.gpus > 1:
+            shares = [cfgs[k :: args.gpus] for k in range(args.gpus)]
+            stack(shares[0], "share", ("lightning",))
+            jobs = [
+                ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), *laps)
+                for k, share in enumerate(shares)
+            ]
+            several("dealt", dealt, jobs, gpus[: args.gpus])
+        for peer in peers:
+            if peer == "eager":
+                with report.measuring(peer=peer):
+                    solo = Solo(cfg, folder / peer, None)
+                    rates[peer] = bench.time(solo.lightning, flops, peer=peer, loop="lightning")
+                    del solo
+            elif peer in MODES:
+                mode = MODES[peer]
+                run = taking(flowzoo_step, cfg, fresh, device, mode)
+                rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+            else:
+                job = (OmegaConf.to_yaml(cfg), str(folder / "one"), peer.removeprefix("processes-"), *laps)
+                several(peer, plain, [job] * args.processes, [gpus[0]] * args.processes)
+            bench.clear()
+        report.line(ratios=ratios(rates, args))
+    return 1 if report.failed else 0
+
+
+def ratios(rates: dict[str, float | None], args: Namespace) -> dict[str, float]:
+    """Ours against each peer, and what dealing gains."""
+    told = {}
+    ours = rates.get("stacked")
+    for name, rate in rates.items():
+        if ours and rate and name not in ("stacked", "share", "dealt"):
+            told[f"stacked/{name}"] = ours / rate
+    dealt = rates.get("dealt")
+    for name, words in (("stacked", f"all_{args.variants}_on_1"), ("share", f"{-(-args.variants // args.gpus)}_on_1")):
+        if dealt and (rate := rates.get(name)):
+            told[f"{args.variants}_on_{args.gpus}/{words}"] = dealt / rate
+    if ours and (bare := rates.get("stacked-bare")):
+        told["lightning_overhead"] = bare / ours - 1
+    return {name: round(value, 4) for name, value in told.items()}
+
+
+def dealt(ready: Callable[[], object], texts: Sequence[str], folder: str, *laps: float) -> float:
+    """Variant-steps a second of one GPU's share, in a process of its own."""
+    from flowzoo.bench.stopwatch import Stopwatch
+    from flowzoo.bench.subject import Stack
+
+    watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
+    Stack([_read(text) for text in texts], Path(folder)).lightning(watch)
+    return len(texts) * watch.rate
+
+
+def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps: float) -> float:
+    """Steps a second of one model in a process of its own."""
+    import torch
+
+    from flowzoo.bench.plain import MODES, flowzoo_step
+    from flowzoo.bench.stopwatch import Stopwatch
+    from flowzoo.build import build, device_of
+
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    cfg = _read(text)
+    device = device_of(cfg)
+    watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
+    watch.run(flowzoo_step(cfg, build(cfg, Path(folder)), device, MODES[mode]), device)
+    return watch.rate
+
+
+def _read(text: str) -> DictConfig:
+    cfg = OmegaConf.create(text)
+    assert isinstance(cfg, DictConfig)
+    return cfg

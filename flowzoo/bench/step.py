@@ -1,0 +1,85 @@
+"""One model: a step of flowzoo's whole training beside bare loops, compilation modes and diffusers.
+
+Ours is the real path, Lightning with data, draws, average, clipping and AdamW, compiled with CUDA graphs on a GPU, then
+the same module without Lightning. `eager` is the real path uncompiled. The other peers are the least that trains a
+network, on one batch that never changes: `plain`, `compiled` and `cudagraphs` of flowzoo's MM-DiT, and diffusers'.
+"""
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+from flowzoo.bench.report import Report
+from flowzoo.bench.size import configs, configure_peers, configure_repeats, configure_size, peers_of, words_of
+
+PEERS = ("eager", "plain", "compiled", "cudagraphs", "diffusers", "diffusers-compiled")
+OF_PLAIN = {"plain": "eager", "compiled": "compiled", "cudagraphs": "cudagraphs"}
+OF_DIFFUSERS = {"diffusers": "eager", "diffusers-compiled": "compiled"}
+
+
+def configure(parser: ArgumentParser) -> None:
+    configure_size(parser)
+    configure_repeats(parser)
+    configure_peers(parser, PEERS)
+
+
+def measure(args: Namespace, report: Report) -> int:
+    peers = peers_of(args, PEERS)
+    with tempfile.TemporaryDirectory() as folder:
+        (cfg,) = configs(words_of(args, Path(folder) / "runs"), 1)
+
+        from flowzoo.bench.measure import Measure, training_flops
+        from flowzoo.bench.plain import MODES, diffusers_step, flowzoo_step, taking
+        from flowzoo.bench.subject import Solo
+        from flowzoo.build import build, compile_mode_of, device_of, source_of
+
+        device = device_of(cfg)
+        bench = Measure(args, report, device)
+        bench.product()
+        path = Path(folder) / "bench"
+        path.mkdir()
+        fresh = lambda: build(cfg, path, source_of(cfg, "train"))  # noqa: E731
+        built = fresh()
+        channels, size = built.autoencoder.channels, built.autoencoder.latent_size(cfg.data.source.image_size)
+        flops = training_flops(built.backbone, built.text, channels, size, args.batch)
+        del built
+        rates: dict[str, float | None] = {}
+
+        def both(name: str, mode: str | None) -> None:
+            subject = Solo(cfg, path / name, mode)
+            for loop, run in (("bare", subject.bare), ("lightning", subject.lightning)):
+                rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
+
+        with report.measuring(measure="ours"):
+            both("ours", compile_mode_of(cfg, device))
+        bench.clear()
+        for peer in peers:
+            with report.measuring(peer=peer):
+                if peer == "eager":
+                    both(peer, None)
+                elif peer in OF_PLAIN:
+                    mode = MODES[OF_PLAIN[peer]]
+                    run = taking(flowzoo_step, cfg, fresh, device, mode)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+                elif find_spec("diffusers") is None:
+                    report.skipped(peer, "not installed")
+                else:
+                    mode = MODES[OF_DIFFUSERS[peer]]
+                    run = taking(diffusers_step, cfg, fresh, device, mode)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+            bench.clear()
+        ours = rates.get("ours-lightning")
+        ratios = {
+            f"ours/{name}": round(ours / rate, 4)
+            for name, rate in rates.items()
+            if ours and rate and name != "ours-lightning"
+        }
+        report.line(ratios=ratios, lightning_overhead=overhead(rates, "ours"), eager_overhead=overhead(rates, "eager"))
+    return 1 if report.failed else 0
+
+
+def overhead(rates: dict[str, float | None], name: str) -> float | None:
+    """The share that Lightning's loop adds to the time of a bare step."""
+    bare, lightning = rates.get(f"{name}-bare"), rates.get(f"{name}-lightning")
+    return round(bare / lightning - 1, 4) if bare and lightning else None
