@@ -1,0 +1,42 @@
+"""python -m sweeps search STUDY [words] [-j K]: Optuna's ask and tell over the parameters of a formulation."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a name in sweeps/studies or a YAML file")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="as for flowzoo.train; n_trials=N, storage=URL")
+    parser.add_argument("-j", "--jobs", type=_count, default=1, metavar="K", help="workers on this machine; default 1")
+
+
+def main(args: Namespace) -> int:
+    """Works on the study until n trials have a result; starts it where there is none. Returns the exit code."""
+    from hydra.utils import instantiate
+    from rich.console import Console
+
+    from sweeps.search.local import workers
+    from sweeps.search.queue import Queue
+    from sweeps.search.study import load
+    from sweeps.search.table import front
+    from sweeps.search.worker import work
+    from sweeps.words import key_of
+
+    study = load(args.study, args.words)
+    objective = instantiate(study.objective, sweep=study.name, words=list(study.overrides))
+    low, high = ({p.name: end(p) for p in study.parameters.values()} for end in (lambda p: p.low, lambda p: p.high))
+    objective.check(low, high)
+    given = {key_of(word): word.split("=", 1)[1] for word in study.overrides if "=" in word}
+    folder = Path(given.get("runs", "runs")) / given.get("sweep", study.name)
+    with Queue(study, folder, {**objective.described(), "study": study.described()}) as queue:
+        code = workers(args, queue) if args.jobs > 1 else work(queue, objective)
+        if not code:
+            Console().print(front(queue.trials, list(study.parameters)))
+            print(f"python -m analysis.report {folder} -o {folder / 'report'}")
+    return code
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
+    return int(text)

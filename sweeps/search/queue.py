@@ -1,0 +1,213 @@
+"""The trials of a study in an Optuna storage, dealt to any number of workers: n of them count, whoever dies.
+
+Optuna's storages make single operations atomic, not "ask unless n are there". So a worker asks, tells and returns under
+a lock of the study (flowzoo/runs/lock.py), and holds another one for as long as it lives, by which the others know
+whether it does. A trial that a dead worker has left, or that an interrupted one returns, waits again under its own
+number with the parameters that it had.
+"""
+
+import logging
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from flowzoo.runs.lock import LOCK, Held, RunLock
+from flowzoo.runs.store import RunError
+from sweeps.search.objective import Verdict
+from sweeps.search.study import Study
+from sweeps.search.table import COUNTED, TRIALS, counted, state_of, write
+
+ATTEMPTS = 3  # at a trial whose judging raises an exception, before it is given up
+
+
+class Queue:
+    """One worker's hold on a study in `folder`, `runs/<sweep>`. `about` is what must be the same for all of them."""
+
+    def __init__(self, study: Study, folder: Path, about: dict[str, Any]) -> None:
+        self.study, self.folder, self.about = study, folder, about
+        self.place = folder / ".search"
+        self.me = self.place / f"worker-{os.getpid()}-{os.urandom(4).hex()}"
+        self.alive = RunLock(self.me)
+
+    def __enter__(self) -> Self:
+        optuna.logging.set_verbosity(logging.WARNING)
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self.me.mkdir()
+                self.alive.acquire()
+                self._bury()
+                self.trials = self._open()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self.alive.release()
+            self.me.rmdir()
+
+    def take(self, most: int) -> list[Trial]:
+        """Up to `most` trials to judge, with their parameters drawn; none where the rest is done or in other hands."""
+        with self._alone():
+            known = self._returned(self.trials.get_trials(deepcopy=False))
+            states = Counter(state_of(trial) for trial in known)
+            left = self.study.n_trials - states["running"] - sum(states[state] for state in COUNTED)
+            return [self._ask() for _ in range(min(most, left))]
+
+    def tell(self, trials: Sequence[Trial], verdicts: Sequence[Verdict]) -> None:
+        with self._alone():
+            for trial, verdict in zip(trials, verdicts, strict=True):
+                if not self._is_mine(trial):
+                    continue
+                trial.set_user_attr("run", verdict.run)
+                if verdict.scores:
+                    self.trials.tell(trial, verdict.scores)
+                else:
+                    trial.set_user_attr("ended", verdict.ended)
+                    self.trials.tell(trial, state=TrialState.FAIL)
+            self._export()
+
+    def give_back(self, trials: Sequence[Trial], failure: str | None = None) -> None:
+        """They wait for whoever comes next. After `ATTEMPTS` failures one is given up; another takes its place."""
+        with self._alone():
+            for trial in filter(self._is_mine, trials):
+                if failure is not None:
+                    trial.set_user_attr("exception", failure)
+                    trial.set_user_attr("failures", trial.user_attrs.get("failures", 0) + 1)
+                if trial.user_attrs.get("failures", 0) >= ATTEMPTS:
+                    trial.set_user_attr("ended", "failed")
+                    self.trials.tell(trial, state=TrialState.FAIL)
+                else:
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            self._export()
+
+    def all(self) -> list[FrozenTrial]:
+        with self._alone():
+            return self.trials.get_trials(deepcopy=False)
+
+    def over(self) -> bool:
+        return counted(self.all()) >= self.study.n_trials
+
+    def _ask(self) -> Trial:
+        waiting = self.trials.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        number = waiting[0].number if waiting else len(self.trials.get_trials(deepcopy=False))
+        self.trials.sampler = self.study.sampler_of(number)
+        trial = self.trials.ask()
+        trial.set_user_attr("worker", self.me.name)
+        for parameter in self.study.parameters.values():
+            parameter.of(trial)
+        return trial
+
+    def _is_mine(self, trial: Trial) -> bool:
+        """False once another worker has it, which took this one for dead while it was suspended."""
+        now = self.storage.get_trial(trial._trial_id)
+        return now.state == TrialState.RUNNING and now.user_attrs.get("worker") == self.me.name
+
+    def _returned(self, known: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """The trials, those of dead workers waiting again."""
+        lost = [trial for trial in known if trial.state == TrialState.RUNNING and not self._lives(trial)]
+        for trial in lost:
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        return self.trials.get_trials(deepcopy=False) if lost else known
+
+    def _lives(self, trial: FrozenTrial) -> bool:
+        """Whether the worker that has the trial does. One that died before it said so has left no name."""
+        return "worker" in trial.user_attrs and self._is_alive(self.place / trial.user_attrs["worker"])
+
+    def _is_alive(self, worker: Path) -> bool:
+        held = Held.read(worker / LOCK)
+        if held is None:
+            return False
+        self.alive.beat()
+        return not held.lost(self.alive.own.stat().st_mtime)
+
+    def _bury(self) -> None:
+        """Removes what dead workers have left."""
+        for worker in self.place.glob("worker-*"):
+            if not self._is_alive(worker):
+                shutil.rmtree(worker, ignore_errors=True)
+
+    def _open(self) -> optuna.Study:
+        try:
+            if self.study.storage is None:
+                path = str(self._journal)
+                self.storage: BaseStorage = JournalStorage(JournalFileBackend(path, _Held(path)))
+            else:
+                self.storage = optuna.storages.get_storage(self.study.storage)
+        except Exception as error:  # whatever a database, or Optuna reading it, has to say
+            raise RunError(f"cannot open the storage {self.study.storage or self._journal}: {_short(error)}") from error
+        name = self.folder.name
+        # FID, CLIP score
+        trials = optuna.create_study(
+            storage=self.storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
+        )
+        known = trials.user_attrs.get("about")
+        if known is None:
+            trials.set_user_attr("about", self.about)
+        elif known != self.about:
+            keys = [key for key in {**known, **self.about} if known.get(key) != self.about.get(key)]
+            told = "; ".join(f"{key} {self.about.get(key)}, so far {known.get(key)}" for key in keys)
+            raise ValueError(
+                f"the study {name} was begun otherwise: {told}; allowed is the same, or another sweep=NAME"
+            )
+        return trials
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "study.journal"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = RunLock(self.place)
+        while lock.acquire() is not None:
+            time.sleep(random.uniform(0.002, 0.02))
+        try:
+            _mend(self._journal)
+            yield
+        finally:
+            lock.release()
+
+    def _export(self) -> None:
+        write(self.folder / TRIALS, list(self.study.parameters), self.trials.get_trials(deepcopy=False))
+
+
+class _Held(JournalFileOpenLock):
+    """The study's lock is held whenever the journal is written. Optuna's own would wait 30 s for a dead holder."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _mend(journal: Path) -> None:
+    """Cuts off a line that its writer did not live to end: nothing was built on it, and the next would run into it."""
+    with suppress(FileNotFoundError), open(journal, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = end
+        while start > 0:
+            start = max(0, start - 4096)
+            file.seek(start)
+            if (at := file.read(min(4096, end - start)).rfind(b"\n")) >= 0:
+                start += at + 1
+                break
+        if start < end:
+            file.truncate(start)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

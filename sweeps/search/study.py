@@ -1,0 +1,145 @@
+"""A study file: which parameters are searched in which ranges, on which runs, and what judges a trial."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import Trial
+
+HERE = Path(__file__).parents[1] / "studies"
+TRAINING = {"_target_": "sweeps.search.training.Training"}
+# What draws the parameters of a trial, from the seed of that trial.
+SAMPLERS = {
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number between `low` and `high`, uniform in itself or in its logarithm."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for end in (self.low, self.high):
+            if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
+                raise ValueError(f"{self.name}: {end!r}: allowed is a finite number")
+        if not self.low < self.high:
+            raise ValueError(f"{self.name}: low={self.low}, high={self.high}: allowed is low < high")
+        if self.log is True and self.low <= 0:
+            raise ValueError(f"{self.name}: low={self.low} with log: allowed is a number greater than 0")
+        if not isinstance(self.log, bool):
+            raise ValueError(f"{self.name}: log={self.log!r}: allowed are true and false")
+
+    def of(self, trial: Trial) -> float:
+        """Its value in a trial, drawn when first asked for."""
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Study:
+    """`overrides` are words of flowzoo.train's command line; `objective` is a class with its arguments."""
+
+    name: str
+    parameters: Mapping[str, Parameter]
+    n_trials: int
+    overrides: Sequence[str] = ()
+    sampler: str = "tpe"
+    seed: int = 0
+    objective: Mapping[str, Any] = field(default_factory=lambda: dict(TRAINING))
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n_trials, bool) or not isinstance(self.n_trials, int) or self.n_trials < 1:
+            raise ValueError(f"n_trials={self.n_trials}: allowed is an integer of at least 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed={self.seed}: allowed is an integer of at least 0")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler={self.sampler}: allowed are {', '.join(SAMPLERS)}")
+
+    def sampler_of(self, number: int) -> BaseSampler:
+        """The sampler of one trial: its randomness is a function of the study's seed and the trial's number.
+
+        So one worker draws the same trials whether it was interrupted or not, and several never draw alike.
+        """
+        return SAMPLERS[self.sampler](_word(self.seed, number))
+
+    def described(self) -> dict[str, Any]:
+        """What a storage remembers and what must stay the same for its trials to belong together."""
+        ranges = {p.name: [p.low, p.high, "log" if p.log else "linear"] for p in self.parameters.values()}
+        return {"sampler": self.sampler, "seed": self.seed, "parameters": ranges, "objective": dict(self.objective)}
+
+
+def _word(seed: int, number: int) -> int:
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def study_names() -> list[str]:
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+def load(study: str, words: Sequence[str] = ()) -> Study:
+    """The study of that name, or of that YAML file; the words n_trials=, storage= and all for its runs win over it.
+
+    Raises ValueError for an unknown study or key, and for a range that is none.
+    """
+    path = HERE / f"{study}.yaml" if study in study_names() else Path(study)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise ValueError(f"study {study}: allowed are {', '.join(study_names())}, or a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    allowed = [f.name for f in fields(Study) if f.name != "name"]
+    needed = ("parameters", "n_trials")
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        raise ValueError(
+            f"{path}: allowed are the keys {', '.join(allowed)}, of which {', '.join(needed)} are required"
+        )
+    if unknown := [key for key in content if key not in allowed]:
+        raise ValueError(f"{path}: key {', '.join(map(str, unknown))}: allowed are {', '.join(allowed)}")
+    try:
+        content["parameters"] = {name: _parameter(name, told) for name, told in _pairs(content, "parameters").items()}
+        if "objective" in content:
+            content["objective"] = TRAINING | _pairs(content, "objective")
+        if not isinstance(content.get("overrides", []), list):
+            raise ValueError(f"overrides={content['overrides']}: allowed is a list")
+        made = Study(name=path.stem, **content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return _with(made, words)
+
+
+def _with(study: Study, words: Sequence[str]) -> Study:
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "n_trials":
+            study = replace(study, n_trials=int(value) if value.isdigit() else value)  # type: ignore[arg-type]
+        elif key == "storage":
+            study = replace(study, storage=value)
+        else:
+            study = replace(study, overrides=[*study.overrides, word])
+    return study
+
+
+def _pairs(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(content[key], dict) or not content[key]:
+        raise ValueError(f"{key}={content[key]}: allowed is a mapping")
+    return content[key]
+
+
+def _parameter(name: str, told: Any) -> Parameter:
+    allowed = [f.name for f in fields(Parameter) if f.name != "name"]
+    if not isinstance(told, dict) or not {"low", "high"} <= set(told) or not set(told) <= set(allowed):
+        raise ValueError(f"{name}: {told}: allowed is {{low: number, high: number, log: true or false}}")
+    return Parameter(name, **told)

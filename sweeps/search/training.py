@@ -1,0 +1,118 @@
+"""The objective that trains: a trial is an ordinary run of the study's folder, judged in one sampler setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
+from flowzoo.runs.grouping import alone, is_stacked
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import FINISHED, Run, RunBusy, attempt
+from sweeps.manifest import Planned
+from sweeps.search.objective import Busy, Verdict
+
+GUIDANCE = "guidance"  # the parameter that is no key of the config
+
+
+class Training:
+    """FID and CLIP score of a run's `weights` after `steps` sampler steps at `guidance`, which may be a parameter.
+
+    `words` are those of flowzoo.train's command line. Parameters that change no weight, guidance and solver.shift, lead
+    to another row of the same run: it is not trained again.
+    """
+
+    def __init__(
+        self, sweep: str, words: Sequence[str], weights: str = "ema", steps: int = 25, guidance: float | None = None
+    ) -> None:
+        engine = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in words]
+        self.words, self.weights, self.steps, self.guidance = [f"sweep={sweep}", *engine], weights, steps, guidance
+        self.batch = 1
+        self.middle: DictConfig | None = None
+
+    def check(self, low: Mapping[str, float], high: Mapping[str, float]) -> None:
+        if (GUIDANCE in low) == (self.guidance is not None):
+            raise ValueError(
+                f"guidance={self.guidance}: allowed is a number in the objective, or a range among the parameters"
+            )
+        for ends in (low, high):
+            check_jobs([self.cfg(ends)])
+        self.middle = self.cfg({name: (low[name] + high[name]) / 2 for name in low})
+        if is_stacked(self.middle):
+            if self.middle.stack.size == "auto":
+                raise ValueError("stack.size=auto: allowed in a search is the number of trials that are asked at once")
+            self.batch = self.middle.stack.size
+
+    def described(self) -> Mapping[str, Any]:
+        assert self.middle is not None
+        return Planned.of(alone(self.middle)).config
+
+    def cfg(self, parameters: Mapping[str, float]) -> DictConfig:
+        """The config of a trial's run. Raises ValueError and Hydra's own errors."""
+        setting = f"{{steps: {self.steps}, guidance: {parameters.get(GUIDANCE, self.guidance)!r}}}"
+        judged = [f"evaluation.weights=[{self.weights}]", f"evaluation.settings=[{setting}]"]
+        own = [f"{name}={value!r}" for name, value in parameters.items() if name != GUIDANCE]
+        with config_loader() as loader:
+            (cfg,) = compose_jobs(loader, "train", [*self.words, *judged, *own], multirun=False)
+        return cfg
+
+    def judge(self, asked: Sequence[Mapping[str, float]]) -> list[Verdict]:
+        cfgs = [self.cfg(parameters) for parameters in asked]
+        check_jobs(list({run_folder(cfg): cfg for cfg in cfgs}.values()))
+        to_train = {run_folder(cfg): cfg for cfg in cfgs if Run(run_folder(cfg)).state not in FINISHED}
+        try:
+            _train(list(to_train.values()))
+            return [self._verdict(alone(cfg)) for cfg in cfgs]
+        except RunBusy as error:
+            raise Busy(str(error)) from error
+
+    def _verdict(self, cfg: DictConfig) -> Verdict:
+        from flowzoo.training.job import score_trained
+
+        run = Run(run_folder(cfg))
+        state = run.state
+        if state in ("diverged", "stopped"):
+            return Verdict(None, state, run.path.name)
+        if state == "failed":
+            raise RuntimeError(f"{run.path}: {run.status.get('exception')}")
+        if state != "done":
+            raise Busy(f"{run.path} is in other hands")
+        row = self._row(cfg, run)
+        if row is None:
+            score_trained(cfg, run, "best")
+            row = self._row(cfg, run)
+            assert row is not None
+        fid, clip = row["fid"], row["clip"]
+        if fid is None or clip is None or not (math.isfinite(fid) and math.isfinite(clip)):
+            return Verdict(None, "diverged", run.path.name)  # samples that are not finite
+        return Verdict((fid, clip), run=run.path.name)
+
+    def _row(self, cfg: DictConfig, run: Run) -> dict[str, Any] | None:
+        """The row of this setting, of the protocol that was scored last; None where there is none."""
+        from hydra.utils import instantiate
+
+        solver, (setting,) = instantiate(cfg.solver), cfg.evaluation.settings
+        wanted = {"weights": self.weights, "steps": setting.steps, "guidance": float(setting.guidance)}
+        wanted |= {"rule": solver.name, "grid": solver.grid.name, "shift": float(solver.shift)}
+        wanted |= {"n_samples": cfg.evaluation.samples}
+        rows = [row for row in run.rows() if all(row[key] == value for key, value in wanted.items())]
+        return rows[-1] if rows else None
+
+
+def _train(cfgs: Sequence[DictConfig]) -> None:
+    """Trains and scores, alone or as stacks. A run that fails says so in its status. Raises RunBusy."""
+    if not cfgs:
+        return
+    if is_stacked(cfgs[0]):
+        from flowzoo.training.stacks import run_stacks
+
+        if run_stacks(cfgs) == 130:
+            raise KeyboardInterrupt
+        return
+    from flowzoo.training.job import train_and_score
+
+    for cfg in cfgs:
+        attempt(train_and_score, cfg)

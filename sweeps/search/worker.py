@@ -1,0 +1,73 @@
+"""One worker of a search: takes trials, has them judged, tells; until as many as were wanted have a result."""
+
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import Trial
+from rich.console import Console
+
+from flowzoo.runs.config import one_line
+from flowzoo.runs.store import RunError
+from flowzoo.training.signals import interruptible
+from sweeps.search.objective import Busy, Objective, Verdict
+from sweeps.search.queue import ATTEMPTS, Queue
+from sweeps.search.table import counted
+
+WAIT = 2.0  # seconds between two looks at a queue whose rest is in other hands
+
+
+def work(queue: Queue, objective: Objective) -> int:
+    """Returns the exit code: 0 once all is done, 1 after a failure, 130 when interrupted."""
+    console = Console(soft_wrap=True, highlight=False)
+    taken: Sequence[Trial] = ()
+    failures = 0  # in a row
+    try:
+        with interruptible():
+            while failures <= ATTEMPTS:  # one bad trial is given up before; more than one is no trial's fault
+                taken = queue.take(objective.batch)
+                if not taken:
+                    if queue.over():
+                        return 0
+                    time.sleep(WAIT)
+                    continue
+                try:
+                    verdicts = objective.judge([trial.params for trial in taken])
+                except Busy:
+                    queue.give_back(taken)
+                    time.sleep(WAIT)
+                    continue
+                except RunError:
+                    raise
+                except Exception as error:
+                    failures += 1
+                    traceback.print_exc()
+                    queue.give_back(taken, failure=f"{type(error).__name__}: {error}")
+                    continue
+                queue.tell(taken, verdicts)
+                _say(console, queue, taken, verdicts)
+                taken, failures = (), 0
+    except KeyboardInterrupt:
+        queue.give_back(taken)
+        print("sweeps search: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except RunError as error:
+        queue.give_back(taken)
+        print(f"sweeps search: {one_line(error)}; the same command goes on from here", file=sys.stderr)
+        return 1
+    print(f"sweeps search: {failures} failures in a row; the same command goes on from here", file=sys.stderr)
+    return 1
+
+
+def _say(console: Console, queue: Queue, trials: Sequence[Trial], verdicts: Sequence[Verdict]) -> None:
+    done = counted(queue.all())
+    for trial, verdict in zip(trials, verdicts, strict=True):
+        told = "FID {:.2f}  CLIP {:.4f}".format(*verdict.scores) if verdict.scores else verdict.ended
+        console.print(
+            f"[{done}/{queue.study.n_trials}] trial {trial.number}  {_named(trial.params)}  {told}", markup=False
+        )
+
+
+def _named(parameters: Mapping[str, float]) -> str:
+    return "  ".join(f"{name}={value:.4g}" for name, value in parameters.items())
