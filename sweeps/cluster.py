@@ -1,0 +1,77 @@
+"""What a job asks the cluster for: the config group `cluster`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from flowzoo.runs.config import config_loader
+from sweeps.words import key_of
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """conf/cluster/slurm.yaml says what each field means. Raises ValueError for a number that is out of range."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    timeout_min: int
+    gpus_per_node: int | None
+    cpus_per_task: int | None
+    mem_gb: float | None
+    runs_per_job: int
+    parallel: int | None
+    max_requeues: int
+    notice_s: int
+    setup: Sequence[str]
+    python: str | None
+    sbatch: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        least = {"timeout_min": 1, "runs_per_job": 1, "parallel": 1, "max_requeues": 0, "notice_s": 1}
+        least |= {"gpus_per_node": 0, "cpus_per_task": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < bound):
+                raise ValueError(f"cluster.{name}={value}: allowed are integers from {bound}")
+        if self.mem_gb is not None and (isinstance(self.mem_gb, str) or self.mem_gb <= 0):
+            raise ValueError(f"cluster.mem_gb={self.mem_gb}: allowed are numbers above 0")
+        if isinstance(self.setup, str):
+            raise ValueError(f"cluster.setup={self.setup}: allowed is a list of shell lines")
+
+    def parameters(self) -> dict[str, Any]:
+        """As submitit's AutoExecutor takes them."""
+        asked = {
+            "timeout_min": self.timeout_min,
+            "gpus_per_node": self.gpus_per_node,
+            "cpus_per_task": self.cpus_per_task,
+            "mem_gb": self.mem_gb,
+            "slurm_partition": self.partition,
+            "slurm_account": self.account,
+            "slurm_qos": self.qos,
+            "slurm_constraint": self.constraint,
+            "slurm_array_parallelism": self.parallel or sys.maxsize,
+            "slurm_signal_delay_s": self.notice_s,
+            "slurm_additional_parameters": dict(self.sbatch) or None,
+        }
+        return {key: value for key, value in asked.items() if value is not None}
+
+
+def split_cluster(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words of the group `cluster`, and the others."""
+    ours = [word for word in words if key_of(word).split(".")[0] == "cluster"]
+    return ours, [word for word in words if word not in ours]
+
+
+def cluster_of(words: Sequence[str]) -> Cluster:
+    """Raises ValueError and Hydra's own errors."""
+    with config_loader() as loader:
+        cfg = loader.load_configuration("submit", list(words), RunMode.RUN).cluster
+    # Plain containers, so that the object can be compared and pickled.
+    return instantiate(OmegaConf.to_container(cfg, resolve=True), _convert_="all")

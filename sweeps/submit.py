@@ -1,0 +1,164 @@
+"""python -m sweeps submit SWEEP [words] [cluster.KEY=VALUE ...]: planned runs that are not finished, as SLURM jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from flowzoo.runs.files import saying
+from flowzoo.runs.grouping import cut, grouped, is_stacked, split
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import FINISHED, Run, RunError
+from flowzoo.training.signals import handing_on
+from sweeps import slurm, snapshot, words
+from sweeps.cluster import Cluster, cluster_of, split_cluster
+from sweeps.manifest import Manifest
+from sweeps.plan import add_sweep, planned
+from sweeps.work import jobs, work
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+
+
+def configure(parser: ArgumentParser) -> None:
+    add_sweep(parser)
+
+
+def main(args: Namespace) -> int:
+    of_cluster, others = split_cluster(args.words)
+    cluster_of(of_cluster)  # refused before a plan is written
+    _check_slurm()
+    manifest = planned(args.sweep, others)
+    return submit(manifest, [run.id for run in manifest.runs], [*of_cluster, *words.split(others)[1]])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does. Submitit pickles it, and calls `checkpoint` for what a requeued job does: the same."""
+
+    folder: Path
+    ids: tuple[str, ...]
+    execution: tuple[str, ...]
+
+    def __call__(self) -> None:
+        with handing_on():
+            code = work(self.folder, self.ids, self.execution)
+        if code:
+            sys.exit(code)  # a job with a failed run is a failed job
+
+    def checkpoint(self) -> object:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) -> int:
+    """Submits the planned runs of `ids` that are neither finished nor in the queue; prints the jobs. Returns 0.
+
+    `given`: words of the group `cluster` and of execution. Raises one of `UserErrors`; what was submitted before an
+    error of SLURM's is recorded.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    of_cluster, execution = split_cluster(given)
+    cluster = cluster_of(of_cluster)
+    _check_slurm()
+    largest = slurm.max_array_size()
+    queued = {id for id, job in slurm.jobs_of(manifest.folder).items() if job.active}
+    finished = {id for id in ids if Run(manifest.folder / id).state in FINISHED}
+    cfgs = jobs(manifest, [id for id in ids if id not in queued | finished], execution)
+    for note, count in (("finished already", len(finished)), ("in the queue already", len(queued & set(ids)))):
+        if count:
+            console.print(f"{count} of {len(ids)} runs are {note}")
+    if not cfgs:
+        console.print("nothing to submit")
+        return 0
+
+    submission = manifest.folder / slurm.SUBMITTED / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    source = submission.resolve() / "source"
+    with saying(f"cannot copy the source to {source}"):
+        snapshot.take([run.config for run in manifest.runs], source)
+    recorded: dict[str, list[str]] = {}
+    for shape, packs in _packs(cfgs, cluster.runs_per_job):
+        executor = _executor(submission / "logs", manifest.folder.name, cluster, shape, snapshot.exports(source))
+        for start in range(0, len(packs), largest):
+            array = packs[start : start + largest]
+            tasks = [Work(manifest.folder.resolve(), tuple(pack), tuple(execution)) for pack in array]
+            job_ids = _sbatch(executor, tasks)
+            recorded |= dict(zip(job_ids, array, strict=True))
+            slurm.write_record(submission, recorded)
+            first, last = job_ids[0], job_ids[-1].split("_")[-1]
+            name = first if len(array) == 1 else f"{first}..{last}"
+            console.print(f"job {name}: {sum(map(len, array))} runs in {len(array)} jobs")
+    console.print(f"logs: {submission / 'logs'}\nhow it stands: python -m sweeps status {manifest.folder}")
+    return 0
+
+
+def _packs(cfgs: Sequence[DictConfig], runs_per_job: int) -> list[tuple[tuple[int, int], list[list[str]]]]:
+    """The ids of the runs of each job, by what a job needs: (nodes, processes a node).
+
+    A job has a stack, or `runs_per_job` runs that it trains one after another.
+    """
+    shapes: dict[tuple[int, int], list[list[DictConfig]]] = {}
+    if is_stacked(cfgs[0]):
+        size = cfgs[0].stack.size  # how many fit into memory is known where they run
+        for group in grouped(cfgs):
+            pieces = cut(group, split(len(group), len(group) if size == "auto" else size))
+            shapes.setdefault((1, 1), []).extend(pieces)
+    else:
+        by_shape: dict[tuple[int, int], list[DictConfig]] = {}
+        for cfg in cfgs:
+            by_shape.setdefault(_shape(cfg), []).append(cfg)
+        for shape, alike in by_shape.items():
+            if shape != (1, 1) and runs_per_job > 1:
+                raise ValueError(f"cluster.runs_per_job={runs_per_job}: allowed is 1 for a run of several processes")
+            shapes[shape] = cut(alike, split(len(alike), runs_per_job))
+    return [(shape, [[run_folder(cfg).name for cfg in pack] for pack in packs]) for shape, packs in shapes.items()]
+
+
+def _shape(cfg: DictConfig) -> tuple[int, int]:
+    """Nodes and processes a node: under SLURM Lightning wants a task a device."""
+    devices = cfg.trainer.devices
+    return cfg.trainer.num_nodes, devices if isinstance(devices, int) and devices > 0 else 1
+
+
+def _executor(logs: Path, name: str, cluster: Cluster, shape: tuple[int, int], exports: Sequence[str]) -> AutoExecutor:
+    from submitit import AutoExecutor
+
+    executor = AutoExecutor(
+        logs, cluster="slurm", slurm_max_num_timeout=cluster.max_requeues, slurm_python=cluster.python
+    )
+    nodes, tasks = shape
+    # the copy of the source comes last, whatever the user's own lines set
+    setup = [*cluster.setup, *exports]
+    executor.update_parameters(name=name, nodes=nodes, tasks_per_node=tasks, slurm_setup=setup, **cluster.parameters())
+    return executor
+
+
+def _sbatch(executor: AutoExecutor, tasks: Sequence[Work]) -> list[str]:
+    """The ids of the jobs, in order. Raises RunError with what sbatch said."""
+    from submitit.core.utils import FailedJobError
+    from submitit.helpers import clean_env, environment_variables
+
+    config = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+    # inside a job, what is that job's own would become the new one's
+    inside = clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
+    try:
+        with inside, environment_variables(**config):
+            return [job.job_id for job in executor.submit_array(tasks)]
+    except FailedJobError as error:
+        raise RunError(" ".join(str(error).split())) from None
+
+
+def _check_slurm() -> None:
+    if not slurm.is_here():
+        raise RunError("there is no SLURM here (no squeue): allowed is python -m sweeps run")
