@@ -8,15 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from omegaconf import DictConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowzoo.bench.report import Report, machine, spread
 from flowzoo.bench.stopwatch import Stopwatch, synchronize
-from flowzoo.encoders.text import TextEncoders
-
-TRAINING = 3  # times the operations of a forward pass: the backward pass has two products for each of its one
+from flowzoo.build import Built
 
 
 class Measure:
@@ -59,14 +57,15 @@ class Measure:
 
     def rates(self, rate: float, flops: float) -> dict[str, Any]:
         """From variant-steps a second."""
-        tflops = rate * flops / 1e12
-        told = {
-            "variant_steps_per_s": round(rate, 3),
-            "images_per_s": round(rate * self.args.batch, 1),
-            "tflops": round(tflops, 4),
-        }
+        images = rate * self.args.batch
+        told = {"variant_steps_per_s": round(rate, 3), "images_per_s": round(images, 1)}
+        return {**told, **self.tflops(rate * flops)}
+
+    def tflops(self, flops: float) -> dict[str, float]:
+        """From floating point operations a second; beside the card's own product, where that was measured."""
+        told = {"tflops": round(flops / 1e12, 4)}
         if self.card_tflops:
-            told["share_of_product"] = round(tflops / self.card_tflops, 5)
+            told["share_of_product"] = round(flops / 1e12 / self.card_tflops, 5)
         return told
 
     def clear(self) -> None:
@@ -91,16 +90,20 @@ def peak_gib(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
-def training_flops(backbone: nn.Module, text: TextEncoders, channels: int, image_size: int, batch: int) -> float:
-    """Floating point operations of a training step, two for each multiplication and addition of matrix products.
+def forward_flops(cfg: DictConfig, built: Built) -> float:
+    """Floating point operations of a network on one image, two for each multiplication and addition of products.
 
-    Those of the eager forward pass of one sample on the CPU, attention as its two products, times batch, times 3.
-    Elementwise work, normalisation and the optimiser are not counted.
+    Counted in the eager forward pass on the CPU, attention as its two products. Elementwise work and normalisation are
+    not counted.
     """
-    dtype = next(backbone.parameters()).dtype
-    z, label = torch.zeros(1, channels, image_size, image_size, dtype=dtype), torch.zeros(1)
-    told = text.null(1).to("cpu", dtype)
+    size, dtype = built.autoencoder.latent_size(cfg.data.source.image_size), next(built.backbone.parameters()).dtype
+    z = torch.zeros(1, built.autoencoder.channels, size, size, dtype=dtype)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        backbone(z, label, told)
-    return float(TRAINING * batch * counter.get_total_flops())
+        built.backbone(z, torch.zeros(1), built.text.null(1).to("cpu", dtype))
+    return float(counter.get_total_flops())
+
+
+def training_flops(cfg: DictConfig, built: Built) -> float:
+    """Of a training step of one variant; the backward pass has two products for each of the forward pass's one."""
+    return 3 * cfg.trainer.batch_size * forward_flops(cfg, built)

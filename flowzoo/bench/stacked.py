@@ -51,10 +51,7 @@ def measure(args: Namespace, report: Report) -> int:
         bench.product()
         (folder / "one").mkdir()
         fresh = lambda: build(cfg, folder / "one", source_of(cfg, "train"))  # noqa: E731
-        built = fresh()
-        channels, size = built.autoencoder.channels, built.autoencoder.latent_size(cfg.data.source.image_size)
-        flops = training_flops(built.backbone, built.text, channels, size, args.batch)
-        del built
+        flops = training_flops(cfg, fresh())
         rates: dict[str, float | None] = {}
 
         def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:

@@ -40,10 +40,7 @@ def measure(args: Namespace, report: Report) -> int:
         path = Path(folder) / "bench"
         path.mkdir()
         fresh = lambda: build(cfg, path, source_of(cfg, "train"))  # noqa: E731
-        built = fresh()
-        channels, size = built.autoencoder.channels, built.autoencoder.latent_size(cfg.data.source.image_size)
-        flops = training_flops(built.backbone, built.text, channels, size, args.batch)
-        del built
+        flops = training_flops(cfg, fresh())
         rates: dict[str, float | None] = {}
 
         def both(name: str, mode: str | None) -> None:
