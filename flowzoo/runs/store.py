@@ -1,11 +1,6 @@
-"""The run folder is the database: config.yaml, status.json, metrics.jsonl, results.csv. Nothing else keeps state.
-
-Every file that is replaced is written beside its name, flushed to the disk and renamed: whoever reads sees the old
-content or the new one, whole, whenever the writer dies.
-"""
+"""The run folder is the database: config.yaml, status.json, metrics.jsonl, results.csv. Nothing else keeps state."""
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -18,11 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo import __version__
+from flowzoo.runs.files import RunError, explained, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.lock import RunLock
 
 STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")
 FINISHED = ("done", "diverged")  # diverged is a result: the same run would diverge again
@@ -37,10 +33,6 @@ COLUMNS: dict[str, type] = {
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
 
 T = TypeVar("T")
-
-
-class RunError(Exception):
-    """A run folder cannot be read or written; the message is for the user."""
 
 
 class RunBusy(RunError):
@@ -59,19 +51,19 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._held: RunLock | None = None
 
     @classmethod
     def create(cls, cfg: DictConfig) -> Self:
-        """The run of `cfg`, its folder made and its resolved config written. Raises RunError.
+        """The run of `cfg`, its folder made. Raises RunError.
 
-        A finished run keeps its config, which says how its rows came about.
+        A new one gets its config and is queued. One that is there is left as it is: somebody may be training it.
         """
         run = cls(run_folder(cfg))
-        with _saying(f"cannot create the run folder {run.path}"):
+        with saying(f"cannot create the run folder {run.path}"):
             run.path.mkdir(parents=True, exist_ok=True)
-        if run.state not in FINISHED:
-            resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-            run._replace("config.yaml", OmegaConf.to_yaml(resolved))
+        if not (run.path / "config.yaml").exists():
+            run.set_config(cfg)
         if run.state is None:
             run.set_status("queued", variant=run_variant(cfg))
         return run
@@ -97,6 +89,11 @@ class Run:
         OmegaConf.set_struct(cfg, True)
         return cfg
 
+    def set_config(self, cfg: DictConfig) -> None:
+        """Replaces config.yaml, resolved: for who holds the lock. A finished run's says how its rows came about."""
+        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        self._replace("config.yaml", OmegaConf.to_yaml(resolved))
+
     # status.json
 
     @property
@@ -104,21 +101,29 @@ class Run:
         """The content of status.json; empty where there is none yet."""
         path = self.path / "status.json"
         try:
-            return json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"cannot read {path}: it holds no status")
+        return content
 
     @property
     def state(self) -> str | None:
         return self.status.get("state")
 
     def set_status(self, state: str, **fields: Any) -> None:
-        """Replaces status.json, keeping what earlier calls wrote. Each process that starts it is one attempt."""
+        """Replaces status.json, keeping what earlier calls wrote. Each process that starts it is one attempt.
+
+        One that cannot be read is lost already; the new one takes its place.
+        """
         if state not in STATES:
             raise ValueError(f"state {state!r}: allowed are {', '.join(STATES)}")
-        old = self.status
+        old: dict[str, Any] = {}
+        with suppress(RunError):
+            old = self.status
         here = {"host": socket.gethostname(), "pid": os.getpid()}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         new: dict[str, Any] = {"attempt": 0, "exception": None, "started": None, "finished": None}
@@ -138,7 +143,7 @@ class Run:
     def add_json(self, name: str, key: str, content: Any) -> None:
         """Sets one key of a small JSON object in the run folder."""
         path = self.path / name
-        with _saying(f"cannot read {path}"):
+        with saying(f"cannot read {path}"):
             known = json.loads(path.read_text()) if path.exists() else {}
         self.write_json(name, known | {key: content})
 
@@ -146,7 +151,8 @@ class Run:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         path = self.path / "metrics.jsonl"
-        with _saying(f"cannot write {path}"), open(path, "ab+") as file:
+        self.check_lock()
+        with saying(f"cannot write {path}"), open(path, "ab+") as file:
             if file.tell() and not _ends_line(file):
                 file.write(b"\n")  # a writer died inside its last line; what it wrote stays a line of its own
             file.write(json.dumps(record).encode() + b"\n")
@@ -157,7 +163,7 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        with _saying(f"cannot read {path}"):
+        with saying(f"cannot read {path}"):
             lines = path.read_text(errors="replace").splitlines()
         records = []
         for line in lines:
@@ -198,8 +204,11 @@ class Run:
         path = self.path / "results.csv"
         if not path.exists():
             return []
-        with _saying(f"cannot read {path}"), open(path, newline="") as file:
-            cells = list(csv.DictReader(file))
+        with saying(f"cannot read {path}"):
+            text = path.read_text(errors="replace")
+        cells = list(csv.DictReader(io.StringIO(text, newline="")))
+        if not text.endswith("\n") or any(None in row or None in row.values() for row in cells):
+            raise RunError(f"{path} is no table of results: it is cut short")
         try:
             return [{name: kind(row[name]) if row[name] else None for name, kind in COLUMNS.items()} for row in cells]
         except (KeyError, ValueError, TypeError) as error:
@@ -209,34 +218,33 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while the run is trained. The system lets go of it when the process dies. Raises RunBusy."""
-        path = self.path / ".lock"
-        with _saying(f"cannot lock {path}"):
-            file = open(path, "a+")  # noqa: SIM115 - held for the whole block
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise RunBusy(f"{self.path} is being trained by {file.read().strip() or 'another process'}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        """Held while the run is trained; a dead owner's is taken over (flowzoo/runs/lock.py). Raises RunBusy.
+
+        Where another process took it over from us, who were suspended, all that would write here raises RunBusy.
+        """
+        lock = RunLock(self.path)
+        with saying(f"cannot lock {self.path}"):
+            other = lock.acquire()
+        if other:
+            raise RunBusy(f"{self.path} is being trained by {other}")
+        self._held = lock
+        try:
             yield
+        finally:
+            self._held = None
+            with saying(f"cannot unlock {self.path}"):
+                lock.release()
+
+    def check_lock(self) -> None:
+        """Raises RunBusy where the lock was ours and is no more. Before everything that is written here."""
+        with saying(f"cannot read the lock of {self.path}"):
+            lost = self._held is not None and not self._held.is_ours()
+        if lost:
+            raise RunBusy(f"{self.path}: another process took this run over; this one writes nothing more")
 
     def _replace(self, name: str, content: str) -> None:
-        path, beside = self.path / name, self.path / f".{name}.{os.getpid()}"
-        with _saying(f"cannot write {path}"):
-            try:
-                with open(beside, "w", newline="") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, path)
-            except BaseException:
-                with suppress(OSError):
-                    beside.unlink(missing_ok=True)
-                raise
+        self.check_lock()
+        replace(self.path / name, content)
 
 
 def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
@@ -247,22 +255,27 @@ def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
         raise
     except Exception as error:
         told = explained(error)
-        with suppress(RunError):  # a full disk must not hide what happened
-            words = " ".join(str(told).split())
-            Run.create(cfg).set_status("failed", exception=f"{type(told.__cause__ or told).__name__}: {words}")
+        with suppress(RunError):  # a full disk must not hide what happened, and another process may train it by now
+            record_failure(cfg, told)
         if told is error:
             raise
         raise told from told.__cause__
 
 
-def explained(error: Exception) -> Exception:
-    """What an object's constructor refuses is a user's mistake: it comes wrapped by Hydra and leaves as RunError."""
-    cause = error.__cause__
-    if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
-        told = RunError(str(cause))
-        told.__cause__ = cause
-        return told
-    return error
+def record_failure(cfg: DictConfig, told: Exception) -> bool:
+    """Writes what `explained` says into the run's status; False where it is finished. Raises RunError, as RunBusy."""
+    run = Run(run_folder(cfg))
+    with saying(f"cannot create the run folder {run.path}"):
+        run.path.mkdir(parents=True, exist_ok=True)
+    with run.lock():
+        with suppress(RunError):  # a broken status may be what failed
+            if run.state in FINISHED:
+                return False
+        if not (run.path / "config.yaml").exists():
+            run.set_config(cfg)
+        words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
+        run.set_status("failed", variant=run_variant(cfg), exception=words)
+    return True
 
 
 @cache
@@ -276,15 +289,6 @@ def code_version() -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
         return f"{__version__}+{done.stdout.strip()}"
     return __version__
-
-
-@contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Turns the system's refusals (full disk, no permission) into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{what}: {error.strerror or error}") from error
 
 
 def _ends_line(file: io.BufferedRandom) -> bool:

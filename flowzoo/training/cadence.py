@@ -84,6 +84,8 @@ class Cadence(Callback):
             trainer.should_stop = True
             return
         if saving:
+            for run in self.runs:
+                run.check_lock()
             trainer.save_checkpoint(self.last)  # every process takes part; the first one writes
         if pause:  # at the last step, too: scoring can wait, a scheduler's notice cannot
             self.interrupted, trainer.should_stop = stop, True

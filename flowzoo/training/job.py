@@ -39,6 +39,7 @@ def train_and_score(cfg: DictConfig) -> None:
         if run.state in FINISHED:
             console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
             return
+        run.set_config(cfg)
         run.set_status("running", steps=cfg.trainer.steps)
         try:
             with interruptible():

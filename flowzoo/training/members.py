@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from flowzoo.backbones.stacked import StackedBackbone
-from flowzoo.training.checkpoint import PREFIX, write_atomically
+from flowzoo.training.checkpoint import PREFIX, load, save, write_atomically
 from flowzoo.training.optimizer import Optimizer
 from flowzoo.training.stacked import member_ema
 
@@ -36,10 +36,10 @@ class Members(CheckpointIO):
         """All but those that diverged: their last checkpoint is the one before."""
         for i, own in enumerate(self.paths):
             if not checkpoint["diverged_at"][i]:
-                write_atomically(own, lambda part, i=i: torch.save(self.split(checkpoint, i), part))  # type: ignore[misc]
+                write_atomically(own, lambda part, i=i: save(self.split(checkpoint, i), part))  # type: ignore[misc]
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return self.join([torch.load(own, map_location="cpu", weights_only=True) for own in self.paths])
+        return self.join([load(own) for own in self.paths])
 
     def remove_checkpoint(self, path: Any) -> None:
         raise NotImplementedError("checkpoints of runs are replaced, never removed")

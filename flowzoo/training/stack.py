@@ -14,11 +14,12 @@ from flowzoo.data.source import Source
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
-from flowzoo.training import checkpoint
 from flowzoo.training.checkpoint import LAST
 from flowzoo.training.fit import Outcome, batches_of, train_module
-from flowzoo.training.job import scoring_bar, write_density
+from flowzoo.training.halving import Halving
+from flowzoo.training.job import scoring_bar, step_of, write_density
 from flowzoo.training.members import Members
+from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
 from flowzoo.training.stacked import StackedModule
 
@@ -40,7 +41,8 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
             except RunBusy as error:
                 console.print(str(error), highlight=False, soft_wrap=True)
                 continue
-            if run.state not in FINISHED:
+            if run.state not in FINISHED and not is_stopped(cfg, run):
+                run.set_config(cfg)
                 run.set_status("running", steps=cfg.trainer.steps)
                 chosen.append((cfg, run))
         if not chosen:
@@ -64,12 +66,15 @@ def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) 
         write_density(run.path / "density.csv", formulation)
     # before training: what cannot be scored is said at once
     evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, val, device_of(cfgs[0]))
-    diverged, interrupted = train_to_the_end(cfgs, runs, train, val)
+    halving = Halving(cfgs, runs, built, val)
+    diverged, stopped, interrupted = train_to_the_end(cfgs, runs, train, val, halving)
+    for i, at in stopped.items():
+        runs[i].set_status("stopped", step=at)
     for i, at in diverged.items():
         Scoring(cfgs[i], runs[i], evaluation).diverged(at)
         runs[i].set_status("diverged", step=at)
         console.print(f"{runs[i].path} diverged at step {at}", highlight=False, soft_wrap=True)
-    left = [i for i in range(len(runs)) if i not in diverged]
+    left = [i for i in range(len(runs)) if i not in diverged and i not in stopped]
     for i in left:
         runs[i].set_status("preempted" if interrupted else "running", step=step_of(runs[i]))
     if interrupted:
@@ -82,25 +87,29 @@ def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) 
 
 
 def train_to_the_end(
-    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source
-) -> tuple[dict[int, int], bool]:
-    """The step at which each run that diverged did, by its place, and whether a signal ended it all.
+    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source, halving: Halving
+) -> tuple[dict[int, int], dict[int, int], bool]:
+    """The step at which runs diverged, and stopped at a rung, by their places; whether a signal ended it all.
 
     Runs may stand at different steps, as a kill between two files leaves them, or a run that went on alone. The ones
     furthest behind are trained up to the next, save there and are joined by those.
     """
     diverged: dict[int, int] = {}
+    stopped: dict[int, int] = {}
     while True:
-        at = {i: step_of(run) for i, run in enumerate(runs) if i not in diverged}
+        at = {i: step_of(run) for i, run in enumerate(runs) if i not in diverged and i not in stopped}
         levels = sorted(set(at.values()))
         if not levels or levels[0] == cfgs[0].trainer.steps:
-            return diverged, False
+            return diverged, stopped, False
         group = [i for i in at if at[i] == levels[0]]
-        until = levels[1] if len(levels) > 1 else None
+        if gone := halving.stopped(group, levels[0]):
+            stopped |= dict.fromkeys(gone, levels[0])
+            continue
+        until = min((step for step in (*levels[1:2], halving.after(levels[0])) if step), default=None)
         outcome = fit_stack([cfgs[i] for i in group], [runs[i] for i in group], train, val, levels[0], until)
         diverged |= {i: step for i, step in zip(group, outcome.diverged_at, strict=True) if step is not None}
         if outcome.interrupted:
-            return diverged, True
+            return diverged, stopped, True
 
 
 def fit_stack(
@@ -136,9 +145,3 @@ def fit_stack(
     paths = [run.path / "checkpoints" / LAST for run in runs]
     checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
     return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
-
-
-def step_of(run: Run) -> int:
-    """The step of a run's last checkpoint; 0 where there is none."""
-    path = run.path / "checkpoints" / LAST
-    return checkpoint.step_of(path) if path.is_file() else 0

@@ -15,7 +15,7 @@ from rich.console import Console
 from flowzoo.build import build_stack, is_auto, source_of
 from flowzoo.runs.grouping import alone, cut, grouped, split
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError, explained
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
 from flowzoo.training.memory import limit_of
 from flowzoo.training.signals import handled_by
 from flowzoo.training.stack import train_and_score_stack
@@ -92,14 +92,17 @@ def described(sizes: Sequence[int]) -> str:
 
 def _failed(stack: Sequence[DictConfig], error: Exception) -> None:
     told = explained(error)
-    words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
     if not isinstance(told, RunError):
         traceback.print_exception(error)
     for cfg in stack:
-        run = Run.create(cfg)
-        if run.state not in FINISHED:
-            run.set_status("failed", exception=words)
-            print(f"failed: {run.path}: {words}", file=sys.stderr)
+        words = f"{run_folder(cfg)}: {' '.join(str(told).split()) or type(told).__name__}"
+        try:
+            if record_failure(cfg, told):
+                print(f"failed: {words}", file=sys.stderr)
+        except RunBusy as other:
+            print(other, file=sys.stderr)
+        except RunError as second:
+            print(f"failed: {words}; {second}", file=sys.stderr)
 
 
 def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:

@@ -45,16 +45,17 @@ def test_create_writes_the_resolved_config_and_open_reads_it(cfg):
     assert "${" not in (run.path / "config.yaml").read_text()
 
 
-def test_a_finished_run_keeps_its_config(cfg):
+def test_only_who_holds_the_lock_replaces_the_config(cfg):
     run = Run.create(cfg)
-    cfg.runs = str(run.path.parent.parent)
     before = (run.path / "config.yaml").read_text()
-    run.set_status("done")
     cfg.evaluation = {"samples": 5}  # not in the hash: the same folder
     assert Run.create(cfg).path == run.path
+    with pytest.raises(ValueError, match="no"):
+        attempt(fails, cfg)
     assert (run.path / "config.yaml").read_text() == before
-    run.set_status("failed")
-    assert Run.create(cfg).config.evaluation.samples == 5
+    with run.lock():
+        run.set_config(cfg)
+    assert run.config.evaluation.samples == 5
 
 
 def test_open_refuses_what_is_no_run(tmp_path):
@@ -166,11 +167,57 @@ def test_a_foreign_table_is_a_clear_error(run):
         run.rows()
 
 
+def test_a_table_cut_anywhere_is_refused_and_never_read_wrongly(run):
+    run.write_rows([row(), row(steps=5)])
+    text = (run.path / "results.csv").read_text()
+    starts = {sum(map(len, text.splitlines(keepends=True)[:n])) for n in (1, 2)}
+    for end in set(range(1, len(text))) - starts:
+        (run.path / "results.csv").write_text(text[:end])
+        with pytest.raises(RunError, match=r"results\.csv is no table of results"):
+            run.rows()
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "run', "[]"])
+def test_a_broken_status_is_told_once_and_then_replaced(cfg, content):
+    run = Run.create(cfg)
+    (run.path / "status.json").write_text(content)
+    with pytest.raises(RunError, match=r"cannot read .*status\.json"):
+        attempt(Run.create, cfg)
+    assert run.state == "failed"
+    assert run.status["variant"] == "rf"
+
+
+@pytest.mark.parametrize("file", ["status.json", "metrics.jsonl", "results.csv", "config.yaml"])
+def test_a_folder_in_place_of_a_file_is_one_clear_message(cfg, file):
+    run = Run.create(cfg)
+    (run.path / file).unlink(missing_ok=True)
+    (run.path / file).mkdir()
+
+    def writes(cfg):
+        run.set_config(cfg)
+        run.set_status("running")
+        run.append_metrics({"step": 1})
+        run.write_rows([row()])
+
+    with pytest.raises(RunError, match=f"{file}: Is a directory"):
+        attempt(writes, cfg)
+
+
+def test_a_file_in_place_of_the_folder_is_one_clear_message(cfg, tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match=r"cannot create the run folder .*: Not a directory"):
+        attempt(Run.create, cfg)
+
+
 def _hold(path, ready):
     with Run(path).lock():
         ready.send(os.getpid())
         ready.recv()
         os._exit(9)  # dies without letting go
+
+
+def fails(_):
+    raise ValueError("no such thing")
 
 
 def test_the_lock_excludes_names_its_owner_and_dies_with_it(run):
@@ -187,12 +234,38 @@ def test_the_lock_excludes_names_its_owner_and_dies_with_it(run):
         pass
     with run.lock():
         pass
+    assert list(run.path.iterdir()) == []
+
+
+def test_who_lost_the_lock_writes_nothing_more(run):
+    run.write_rows([row()])
+    run.append_metrics({"step": 1})
+    before = {path.name: path.read_text() for path in run.path.iterdir()}
+    writes = (
+        lambda: run.set_status("done"),
+        lambda: run.append_metrics({"step": 2}),
+        lambda: run.truncate_metrics(0),
+        lambda: run.write_rows([row(steps=7)]),
+        run.check_lock,
+    )
+    with run.lock():
+        (run.path / ".lock").unlink()  # as after a takeover, or by hand
+        for write in writes:
+            with pytest.raises(RunBusy, match="took this run over"):
+                write()
+    assert {path.name: path.read_text() for path in run.path.iterdir()} == before
+
+
+def test_a_failure_is_not_written_over_a_run_that_another_trains(cfg):
+    run = Run.create(cfg)
+    with run.lock():
+        run.set_status("running")
+        with pytest.raises(ValueError, match="no such"):
+            attempt(fails, cfg)
+        assert run.state == "running"
 
 
 def test_attempt_records_failures_but_not_interruptions(cfg):
-    def fails(_):
-        raise ValueError("no such thing")
-
     def interrupted(_):
         raise Interrupted
 

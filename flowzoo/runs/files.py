@@ -1,0 +1,68 @@
+"""Files that are whole or not there, and what the system refuses as one clear line."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from hydra.errors import InstantiationException
+
+# What the system refuses that no program can help.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class RunError(Exception):
+    """A run folder cannot be read or written; the message is for the user."""
+
+
+def replace(path: Path, content: str) -> None:
+    """Replaces a file. Raises RunError.
+
+    Written beside its name, flushed to the disk and renamed: whoever reads sees the old content or the new one, whole,
+    whenever the writer dies.
+    """
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    with saying(f"cannot write {path}"):
+        try:
+            with open(beside, "w", newline="") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Turns the system's refusals (full disk, no permission) into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what}: {error.strerror or error}") from error
+
+
+def explained(error: Exception) -> Exception:
+    """A user's mistake or a full disk, from wherever it came, as RunError; anything else as it is.
+
+    What an object's constructor refuses comes wrapped by Hydra, what the system refuses perhaps by torch.
+    """
+    cause = error.__cause__
+    if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
+        return _told(str(cause), cause)
+    link: BaseException | None = error
+    while link is not None and not isinstance(error, RunError):
+        if isinstance(link, OSError) and (link.errno in DISK or (link is error and isinstance(link, PermissionError))):
+            return _told(f"{link.strerror}: {link.filename or 'nothing more can be written'}", link)
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _told(words: str, cause: BaseException) -> RunError:
+    told = RunError(words)
+    told.__cause__ = cause
+    return told
