@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from flowzoo.runs.config import config_loader
+from flowzoo.runs.files import explained
 from sweeps.words import key_of
 
 
@@ -70,8 +71,10 @@ def split_cluster(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def cluster_of(words: Sequence[str]) -> Cluster:
-    """Raises ValueError and Hydra's own errors."""
+    """Raises RunError and Hydra's own errors."""
     with config_loader() as loader:
         cfg = loader.load_configuration("submit", list(words), RunMode.RUN).cluster
-    # Plain containers, so that the object can be compared and pickled.
-    return instantiate(OmegaConf.to_container(cfg, resolve=True), _convert_="all")
+    try:
+        return instantiate(cfg, _convert_="all")
+    except InstantiationException as error:
+        raise explained(error) from None

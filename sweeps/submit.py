@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +95,12 @@ def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) ->
         for start in range(0, len(packs), largest):
             array = packs[start : start + largest]
             tasks = [Work(manifest.folder.resolve(), tuple(pack), tuple(execution)) for pack in array]
-            job_ids = _sbatch(executor, tasks)
+            try:
+                job_ids = _sbatch(executor, tasks)
+            except RunError:
+                if not recorded:
+                    shutil.rmtree(submission)
+                raise
             recorded |= dict(zip(job_ids, array, strict=True))
             slurm.write_record(submission, recorded)
             first, last = job_ids[0], job_ids[-1].split("_")[-1]
@@ -153,7 +160,7 @@ def _sbatch(executor: AutoExecutor, tasks: Sequence[Work]) -> list[str]:
     # inside a job, what is that job's own would become the new one's
     inside = clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
     try:
-        with inside, environment_variables(**config):
+        with inside, environment_variables(**config), redirect_stderr(StringIO()):  # it comes with the error as well
             return [job.job_id for job in executor.submit_array(tasks)]
     except FailedJobError as error:
         raise RunError(" ".join(str(error).split())) from None

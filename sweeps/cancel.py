@@ -1,0 +1,61 @@
+"""python -m sweeps cancel SWEEP [--runs ID ...]: stops what is queued or running; what is saved and scored is kept."""
+
+import os
+import signal
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from flowzoo.runs.lock import LOCK, Held
+from sweeps import slurm
+from sweeps.manifest import Manifest
+from sweeps.plan import folder_of
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, or the folder of a planned sweep")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="runs=DIR and sweep=NAME say which folder")
+    parser.add_argument("--runs", nargs="+", metavar="ID", help="names of run folders or patterns; all by default")
+
+
+def main(args: Namespace) -> int:
+    manifest = Manifest.read(folder_of(args.sweep, args.words))
+    chosen = matching([planned.id for planned in manifest.runs], args.runs or ["*"])
+    jobs = {id: job.id for id, job in slurm.jobs_of(manifest.folder).items() if job.active}
+    if ids := {jobs[id] for id in chosen if id in jobs}:
+        slurm.cancel(sorted(ids))
+    pids = local_workers(manifest.folder, [planned.id for planned in manifest.runs])
+    for pid in {pids[id] for id in chosen if id in pids}:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGTERM)
+    _say(f"cancelled job {{}} with {{}} of {manifest.folder}", jobs, chosen)
+    _say(f"told process {{}}, which trains {{}} of {manifest.folder}, to save and stop", pids, chosen)
+    if not chosen & (jobs.keys() | pids.keys()):
+        print(f"nothing of {manifest.folder} is in the queue or runs on this machine")
+    return 0
+
+
+def matching(ids: Collection[str], patterns: Collection[str]) -> set[str]:
+    """The ids that match one of the patterns. Raises ValueError for a pattern without any."""
+    for pattern in patterns:
+        if not any(fnmatchcase(id, pattern) for id in ids):
+            raise ValueError(f"--runs {pattern}: no such run is planned; allowed are names of run folders and patterns")
+    return {id for id in ids if any(fnmatchcase(id, pattern) for pattern in patterns)}
+
+
+def local_workers(folder: Path, ids: Collection[str]) -> dict[str, int]:
+    """The process of this machine, outside of SLURM, that trains each run."""
+    found = {}
+    for id in ids:
+        held = Held.read(folder / id / LOCK)
+        if held and held.owner and held.owner.job is None and held.owner.lives():
+            found[id] = held.owner.pid
+    return found
+
+
+def _say(words: str, where: Mapping[str, str | int], chosen: Collection[str]) -> None:
+    """A line for each job or process that was stopped, with all of its runs: they stop together."""
+    for one in dict.fromkeys(where[id] for id in where if id in chosen):
+        print(words.format(one, ", ".join(id for id in where if where[id] == one)))
