@@ -31,8 +31,11 @@ class Outcome:
     interrupted: bool
 
 
-def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> Outcome:
-    """Trains; at the end checkpoints/ holds last.ckpt and best.ckpt. Says how far it came and why it ended."""
+def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, until: int | None = None) -> Outcome:
+    """Trains to the last step, or to `until`, where checkpoints/ holds last.ckpt and best.ckpt.
+
+    Says how far it came and why it ended.
+    """
     batches: list[Batches] = []
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
@@ -54,7 +57,7 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source) -> 
         stream=stream,
     )
     resume = (run.path / "checkpoints" / LAST).is_file()
-    return train_module([cfg], [run], module, val, lambda: sum(b.wait for b in batches), AtomicIO(), resume)
+    return train_module([cfg], [run], module, val, lambda: sum(b.wait for b in batches), AtomicIO(), resume, until)
 
 
 def batches_of(

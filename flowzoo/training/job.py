@@ -15,8 +15,11 @@ from flowzoo.formulation.formulation import Formulation
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
 from flowzoo.scoring import Evaluation, Scoring
-from flowzoo.training.checkpoint import BEST
+from flowzoo.training import checkpoint
+from flowzoo.training.checkpoint import BEST, LAST
 from flowzoo.training.fit import fit
+from flowzoo.training.halving import Halving
+from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
 
 
@@ -36,7 +39,7 @@ def train_and_score(cfg: DictConfig) -> None:
     console = Console()
     run = Run.create(cfg)
     with run.lock():
-        if run.state in FINISHED:
+        if run.state in FINISHED or is_stopped(cfg, run):
             console.print(f"{run.path} is {run.state} already; nothing to do", highlight=False, soft_wrap=True)
             return
         run.set_config(cfg)
@@ -57,7 +60,16 @@ def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:
     write_density(run.path / "density.csv", built.formulation)
     # before training: what cannot be scored is said at once
     scoring = Scoring(cfg, run, Evaluation(cfg, built.autoencoder, built.text, val, device_of(cfg)))
-    outcome = fit(cfg, run, built, train, val)
+    halving = Halving([cfg], [run], built, val)
+    while True:
+        at = step_of(run)
+        if halving.stopped([0], at):
+            run.set_status("stopped", step=at)
+            return
+        until = halving.after(at)
+        outcome = fit(cfg, run, built, train, val, until)
+        if outcome.step != until or outcome.interrupted or outcome.diverged_at != [None]:
+            break
     if outcome.interrupted:
         run.set_status("preempted", step=outcome.step)
         raise Interrupted(f"{run.path} stopped at step {outcome.step} of {cfg.trainer.steps} and is saved")
@@ -71,6 +83,12 @@ def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:
     built.to(device_of(cfg))
     evaluate(scoring, built, run.path / "checkpoints" / BEST, console)
     run.set_status("done", step=outcome.step)
+
+
+def step_of(run: Run) -> int:
+    """The step of a run's last checkpoint; 0 where there is none."""
+    path = run.path / "checkpoints" / LAST
+    return checkpoint.step_of(path) if path.is_file() else 0
 
 
 def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from flowzoo.runs.lock import LOCK, Held, RunLock
 from flowzoo.runs.store import RunError
+from sweeps.manifest import departure
 from sweeps.search.objective import Verdict
 from sweeps.search.study import Study
 from sweeps.search.table import COUNTED, TRIALS, counted, state_of, write
@@ -157,12 +158,8 @@ class Queue:
         known = trials.user_attrs.get("about")
         if known is None:
             trials.set_user_attr("about", self.about)
-        elif known != self.about:
-            keys = [key for key in {**known, **self.about} if known.get(key) != self.about.get(key)]
-            told = "; ".join(f"{key} {self.about.get(key)}, so far {known.get(key)}" for key in keys)
-            raise ValueError(
-                f"the study {name} was begun otherwise: {told}; allowed is the same, or another sweep=NAME"
-            )
+        elif told := departure(known, self.about):
+            raise ValueError(f"the study {name} was begun otherwise: {told}; allowed is another sweep=NAME")
         return trials
 
     @property

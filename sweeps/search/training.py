@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.grouping import alone, is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Run, RunBusy, attempt
-from sweeps.manifest import Planned
 from sweeps.search.objective import Busy, Verdict
 
 GUIDANCE = "guidance"  # the parameter that is no key of the config
@@ -48,7 +47,10 @@ class Training:
 
     def described(self) -> Mapping[str, Any]:
         assert self.middle is not None
-        return Planned.of(alone(self.middle)).config
+        cfg = alone(self.middle)
+        keys = [str(key) for key in cfg if key != "logger"]  # which asks for its run
+        described: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+        return described
 
     def cfg(self, parameters: Mapping[str, float]) -> DictConfig:
         """The config of a trial's run. Raises ValueError and Hydra's own errors."""

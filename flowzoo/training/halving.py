@@ -1,0 +1,105 @@
+"""Early stopping: runs that have come to a rung are scored with few samples, and those that do not keep up stop."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of
+from flowzoo.data.source import Source
+from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.runs.identity import backbone_label
+from flowzoo.runs.store import Run
+from flowzoo.sampling.generate import Generator
+from flowzoo.scoring import Evaluation
+from flowzoo.scoring_stacked import ROOM
+from flowzoo.training.checkpoint import LAST, load_state, read_weights
+from flowzoo.training.rungs import Rungs, decide, record, verdict
+
+
+class Halving:
+    """The rungs of runs that are trained together, or of one alone. Without conf/halving there are none."""
+
+    def __init__(self, cfgs: Sequence[DictConfig], runs: Sequence[Run], built: Built | BuiltStack, val: Source) -> None:
+        self.cfgs, self.runs, self.built = cfgs, runs, built
+        cfg = cfgs[0]
+        self.at: dict[int, int] = {}  # images seen, by step
+        if cfg.get("halving") is None:
+            return
+        self.rungs: Rungs = instantiate(cfg.halving)
+        self.at = self.rungs.before(cfg.trainer.steps, cfg.trainer.batch_size)
+        if self.at:
+            judged = _judged(cfg, self.rungs)
+            self.evaluation = Evaluation(judged, built.autoencoder, built.text, val, device_of(cfg))
+
+    def after(self, step: int) -> int | None:
+        """The step of the first rung past `step`; None past the last one."""
+        return min((at for at in self.at if at > step), default=None)
+
+    def stopped(self, places: Sequence[int], step: int) -> list[int]:
+        """Which of the runs at these places, whose last checkpoint is of `step`, do not go on.
+
+        Scores those that are at a rung and are not decided yet: all, and only then decides on each.
+        """
+        images = self.at.get(step)
+        if images is None:
+            return []
+        todo = [i for i in places if verdict(self.runs[i], images) is None]
+        if todo:
+            for i, fid in zip(todo, self._fids(todo), strict=True):
+                record(self.runs[i], images, self._group(i), fid)
+            for i in todo:
+                self._say(i, images, *decide(self.runs[i], images, self.rungs.eta))
+        return [i for i in places if not verdict(self.runs[i], images)]
+
+    def _fids(self, places: Sequence[int]) -> list[float]:
+        device = device_of(self.cfgs[0])
+        for part in (self.evaluation.autoencoder, self.evaluation.text):
+            part.to(device)
+        paths = [self.runs[i].path / "checkpoints" / LAST for i in places]
+        states = [read_weights(path, "ema")[0] for path in paths]
+        torch.compiler.reset()  # of training; it compiles again, as after any interruption
+        mode = compile_mode_of(self.cfgs[0], device)
+        evaluation, rungs = self.evaluation, self.rungs
+        if isinstance(self.built, BuiltStack):
+            template = self.built.backbone
+            flat = torch.stack([template.row(state).to(template.flat.dtype) for state in states])
+            stack = template.holding(flat).to(device).requires_grad_(False)
+            formulation = StackedFormulation([self.built.formulation.formulations[i] for i in places])
+            generator = Generator(stack, formulation, evaluation.solver, device, "default" if mode else None)
+        else:
+            backbone = self.built.backbone.to(device)
+            load_state(backbone, states[0], paths[0])
+            generator = Generator(backbone, self.built.formulation, evaluation.solver, device, mode)
+        batch = evaluation.cfg.evaluation.batch_size
+        size = min(batch, max(1, ROOM * batch // len(places)))
+        scores = evaluation.score(generator, rungs.steps, rungs.guidance, size, lambda n: None)
+        torch.compiler.reset()
+        return [one.fid for one in scores]
+
+    def _group(self, i: int) -> str:
+        """Runs of one group compare: the same data, backbone, seed, sampler setting and protocol."""
+        cfg, judged = self.cfgs[i], self.evaluation.cfg
+        setting = [OmegaConf.to_container(part, resolve=True) for part in (judged.solver, judged.evaluation.settings)]
+        parts = [cfg.data.name, backbone_label(cfg), cfg.seed, self.evaluation.protocol, setting]
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _say(self, i: int, images: int, place: int, among: int) -> None:
+        goes_on = "goes on" if verdict(self.runs[i], images) else "stops"
+        told = f"{self.runs[i].path.name}  {place} of {among} at {images} images: {goes_on}"
+        Console().print(told, highlight=False, soft_wrap=True, markup=False)
+
+
+def _judged(cfg: DictConfig, rungs: Rungs) -> DictConfig:
+    """The config under which rungs are scored: one setting, and no shift of the run's own, which would not compare."""
+    own = cfg.copy()
+    OmegaConf.set_struct(own, False)
+    own.evaluation.samples = rungs.samples
+    own.evaluation.settings = [{"steps": rungs.steps, "guidance": rungs.guidance}]
+    if "shift" in own.solver:
+        own.solver.shift = 1.0
+    return own
