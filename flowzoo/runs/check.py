@@ -112,6 +112,11 @@ LIMITS: dict[str, Limit] = {
     "evaluation.grid": integer(1),
     "evaluation.weights": list_of(one_of("ema", "raw", "init")),
     "evaluation.settings": SETTINGS,
+    "halving.images": list_of(integer(1)),
+    "halving.eta": integer(2),
+    "halving.samples": integer(2),
+    "halving.steps": integer(1),
+    "halving.guidance": NOT_NEGATIVE,
     "backbone.patch_size": integer(1),
     "backbone.depth": integer(1),
     "backbone.width": either(one_of(None), integer(1)),
@@ -187,6 +192,11 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     if size and patch and size % patch:
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")
     devices = trainer.get("devices")
+    if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
+        raise ValueError(
+            f"trainer.devices={devices} and trainer.num_nodes={trainer.get('num_nodes', 1)} with halving: "
+            "allowed are 1 and 1"
+        )
     count = len(devices) if isinstance(devices, list) else devices
     if _is_integer(count):
         processes = count * trainer.get("num_nodes", 1)

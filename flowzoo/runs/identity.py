@@ -14,9 +14,9 @@ from flowzoo.formulation import names
 # and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
 # random streams, trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
 NOT_IN_HASH = (
-    *("runs", "sweep", "hydra", "stack", "logger", "metric", "solver", "evaluation", "sigma_data", "captions"),
-    *("trainer.accelerator", "trainer.strategy", "trainer.compile", "trainer.progress", "trainer.log_every"),
-    *("trainer.checkpoint_every", "data.cache", "data.workers"),
+    *("runs", "sweep", "hydra", "stack", "logger", "metric", "solver", "evaluation", "halving"),
+    *("sigma_data", "captions", "trainer.accelerator", "trainer.strategy", "trainer.compile", "trainer.progress"),
+    *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )
 
 
