@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from flowzoo.runs.identity import backbone_label, run_folder, run_variant
+from flowzoo.runs.identity import backbone_label, run_name, run_variant
 from flowzoo.runs.store import Run, RunError
 from sweeps.words import is_execution
 
@@ -32,19 +32,16 @@ class Planned:
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> Self:
-        """The plan of a composed config."""
-        keys = [str(key) for key in cfg if key not in ("stack", "logger")]
-        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
-        config["logger"] = OmegaConf.to_container(cfg.logger) if OmegaConf.is_config(cfg.logger) else cfg.logger
+    def of(cls, config: dict[str, Any]) -> Self:
+        """The plan of a run's own config, resolved but for the logger."""
         return cls(
-            id=run_folder(cfg).name,
-            variant=run_variant(cfg),
-            seed=cfg.seed,
-            dataset=cfg.data.name,
-            backbone=backbone_label(cfg),
-            steps=cfg.trainer.steps,
-            batch_size=cfg.trainer.batch_size,
+            id=run_name(config),
+            variant=run_variant(config),
+            seed=config["seed"],
+            dataset=config["data"]["name"],
+            backbone=backbone_label(config),
+            steps=config["trainer"]["steps"],
+            batch_size=config["trainer"]["batch_size"],
             config=config,
         )
 

@@ -3,10 +3,11 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
-from flowzoo.runs.grouping import alone, is_stacked
+from flowzoo.runs.check import check_values, plain_values
+from flowzoo.runs.config import check_distinct, check_jobs, config_loader, expand_jobs
 from flowzoo.runs.store import RunError, code_version
 from sweeps.definition import Sweep, load
 from sweeps.manifest import PLAN, Manifest, Planned
@@ -37,30 +38,40 @@ def main(args: Namespace) -> int:
 
 def folder_of(sweep: str, words: Sequence[str] = ()) -> Path:
     """Where a sweep's runs and its plan lie. Raises ValueError for an unknown sweep."""
-    given = {key_of(word): word.split("=", 1)[1] for word in words if "=" in word}
-    if (Path(sweep) / PLAN).is_file():
-        return Path(sweep)
-    return Path(given.get("runs", "runs")) / given.get("sweep", load(sweep).name)
+    return Path(sweep) if (Path(sweep) / PLAN).is_file() else _folder(load(sweep), words)
+
+
+def _folder(sweep: Sweep, words: Sequence[str]) -> Path:
+    given = {key_of(word): word.split("=", 1)[1] for word in (*sweep.overrides, *words) if "=" in word}
+    return Path(given.get("runs", "runs")) / given.get("sweep", sweep.name)
 
 
 def plan_of(sweep: Sweep, words: Sequence[str] = ()) -> Manifest:
     """The plan of a sweep, composed and checked; nothing is written. Raises one of `UserErrors`."""
-    command = sweep.command(words)
     with config_loader() as loader:
-        cfgs = compose_jobs(loader, "train", command, multirun=True)
-    check_jobs(cfgs)
-    engine = ["engine=stacked", *(f"stack.{k}={v}" for k, v in cfgs[0].stack.items())] if is_stacked(cfgs[0]) else []
-    if len(folders := {Path(cfg.runs) / cfg.sweep for cfg in cfgs}) > 1:
-        raise ValueError(f"sweep={','.join(f.name for f in sorted(folders))}: allowed is one folder")
-    (folder,) = folders
+        jobs = expand_jobs(loader, "train", sweep.command(words), multirun=True)
+    check_jobs([jobs[0].cfg])  # with its logger, too
+    configs = [plain_values(partial(getattr, job, "resolved")) for job in jobs]
+    for config in configs:
+        check_values(config)
+    folders = list(dict.fromkeys(Path(config["runs"]) / str(config["sweep"]) for config in configs))
+    if folders != [folder := _folder(sweep, words)]:
+        raise ValueError(
+            f"the runs go to {', '.join(map(str, folders))}: allowed is one folder, by runs=DIR sweep=NAME"
+        )
+    stacks = [config.pop("stack", None) for config in configs]
+    if any(stack != stacks[0] for stack in stacks):
+        raise ValueError("several engines or stack settings in one sweep: allowed is one")
+    runs = tuple(map(Planned.of, configs))
+    check_distinct(folder / planned.id for planned in runs)
     return Manifest(
         folder=folder,
         sweep=sweep.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=code_version(),
         command=list(words),
-        execution=engine,
-        runs=tuple(map(Planned.of, map(alone, cfgs))),
+        execution=["engine=stacked", *(f"stack.{k}={v}" for k, v in stacks[0].items())] if stacks[0] else [],
+        runs=runs,
     )
 
 

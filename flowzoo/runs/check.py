@@ -163,17 +163,26 @@ def check_train(cfg: DictConfig) -> None:
 
     Raises ValueError.
     """
+    check_values(plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)))
+
+
+def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
+    """What `resolve` makes of a config. Raises ValueError for OmegaConf's refusals."""
     try:
-        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        return resolve()
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key} is missing: it has no default, give {error.full_key}=...") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """As `check_train`, of a config that is resolved."""
     names.check(values["path"], values["sampler"])
     names.check_solver(values["solver"], values["path"])
     check_limits(values, LIMITS)
-    if is_stacked(cfg):
-        check_stack(cfg)
+    if is_stacked(values):
+        check_stack(values)
     _check_shapes(values)
     _check_files(values)
     _check_outside(values)

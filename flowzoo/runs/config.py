@@ -12,12 +12,13 @@ import sys
 import traceback
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -28,12 +29,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from flowzoo.formulation import names
 from flowzoo.runs.check import check_train
+from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Interrupted, RunError, attempt
@@ -114,6 +116,11 @@ def jobs_of(args: Namespace, config_name: str) -> list[DictConfig]:
 
 
 def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str], multirun: bool) -> list[DictConfig]:
+    """The config of each job. Raises as `jobs_of`."""
+    return [job.cfg for job in expand_jobs(loader, config_name, overrides, multirun)]
+
+
+def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str], multirun: bool) -> list[Job]:
     """Expands `overrides` as Hydra's basic sweeper does and composes every job. Raises as `jobs_of`."""
     overrides = list(overrides)
     typed = OverridesParser.create().parse_overrides(overrides)
@@ -125,7 +132,7 @@ def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str
     if not multirun:
         if whole.hydra.mode == RunMode.MULTIRUN:
             raise ValueError("hydra.mode=MULTIRUN in a config file: allowed is -m in the command")
-        return [_job(whole, typed)]
+        return [_checked(Job(Template(whole), {}), typed)]
     sweeper = whole.hydra.sweeper
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         raise ValueError(f"hydra/sweeper with _target_ {sweeper.get('_target_')}: allowed is Hydra's basic sweeper")
@@ -136,16 +143,13 @@ def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str
             raise ValueError(f"{override.input_line}: matches no option")
     (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     always = list(whole.hydra.overrides.hydra)
-    return [_job(loader.load_configuration(config_name, [*always, *job], RunMode.RUN), typed) for job in batch]
+    return [_checked(job, typed) for job in compose_batch(loader, config_name, always, batch)]
 
 
-def _job(cfg: DictConfig, typed: Sequence[Override]) -> DictConfig:
-    """What the task gets: the composed config without Hydra's own part."""
-    if (variant := cfg.hydra.runtime.choices.get("variant")) is not None:
+def _checked(job: Job, typed: Sequence[Override]) -> Job:
+    if (variant := job.template.variant) is not None:
         _refuse_both(f"variant={variant}", typed)  # an experiment may have chosen it
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
+    return job
 
 
 def _refuse_both(variant: str, typed: Sequence[Override]) -> None:
@@ -156,18 +160,23 @@ def _refuse_both(variant: str, typed: Sequence[Override]) -> None:
 
 def check_jobs(jobs: Sequence[DictConfig]) -> None:
     """Refuses the whole command for one bad job, or for two that are the same run. Raises ValueError."""
-    folders = set()
     if len(set(map(is_stacked, jobs))) > 1:
         raise ValueError("trainer=solo and trainer=stacked in one command: allowed is the one or the other")
     for cfg in jobs:
         check_train(cfg)
-        folder = run_folder(cfg)
-        if folder in folders:
+    check_distinct(map(run_folder, jobs))
+
+
+def check_distinct(folders: Iterable[Path]) -> None:
+    """Raises ValueError where two jobs have the same folder."""
+    known = set()
+    for folder in folders:
+        if folder in known:
             raise ValueError(
                 f"two jobs of this command are the same run, {folder}: allowed are jobs that differ in what is trained "
                 "(other solvers and metrics of one run: python -m flowzoo.evaluate)"
             )
-        folders.add(folder)
+        known.add(folder)
 
 
 @contextmanager
@@ -181,6 +190,8 @@ def config_loader(config_dir: str | None = None) -> Iterator[ConfigLoader]:
         search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
     loader = Hydra.create_main_hydra2(task_name="flowzoo", config_search_path=search_path).config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    loader.repository = Repository(loader.config_search_path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*is not available")

@@ -1,7 +1,7 @@
 """Which runs can be trained as one stack, and how many stacks they make."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 FREE = ("path", "sampler", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
 
 
-def is_stacked(cfg: DictConfig) -> bool:
+def is_stacked(cfg: DictConfig | Mapping[str, Any]) -> bool:
     """Whether the config asks for `trainer=stacked`."""
     return cfg.get("stack") is not None
 
@@ -24,12 +24,12 @@ def alone(cfg: DictConfig) -> DictConfig:
     return own
 
 
-def check_stack(cfg: DictConfig) -> None:
+def check_stack(values: Mapping[str, Any]) -> None:
     """Raises ValueError for a config that cannot be trained in a stack."""
-    trainer, logger = cfg.trainer, cfg.get("logger")
-    if (trainer.devices, trainer.num_nodes) not in ((1, 1), ("auto", 1)):
+    logger, devices, nodes = values.get("logger"), values["trainer"]["devices"], values["trainer"]["num_nodes"]
+    if (devices, nodes) not in ((1, 1), ("auto", 1)):
         raise ValueError(
-            f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes} with trainer=stacked: "
+            f"trainer.devices={devices} and trainer.num_nodes={nodes} with trainer=stacked: "
             "allowed are 1 and 1; stack.processes deals variants to several GPUs"
         )
     if logger and str(logger.get("_target_")).endswith(".wandb"):

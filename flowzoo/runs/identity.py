@@ -20,37 +20,44 @@ NOT_IN_HASH = (
 )
 
 
-def run_hash(cfg: DictConfig) -> str:
+Config = Mapping[Any, Any] | DictConfig
+
+
+def run_hash(cfg: Config) -> str:
     """Eight hexadecimal digits of the resolved config less `NOT_IN_HASH`."""
     # Key by key: the logger's config asks for this hash.
     kept = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in NOT_IN_HASH}
     for group, key in (name.split(".") for name in NOT_IN_HASH if "." in name):
         if isinstance(kept.get(group), Mapping):
-            kept[group].pop(key, None)
+            kept[group] = {name: value for name, value in kept[group].items() if name != key}
     return sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _resolved(cfg: DictConfig, key: str) -> Any:
+def _resolved(cfg: Config, key: str) -> Any:
     value = cfg[key]
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def run_variant(cfg: DictConfig) -> str:
+def run_variant(cfg: Config) -> str:
     """The printed name of the formulation, e.g. `rf/lognorm(0.00,1.00)`."""
-    return names.variant_name(cfg.path, cfg.sampler)
+    return names.variant_name(cfg["path"], cfg["sampler"])
 
 
-def backbone_label(cfg: DictConfig) -> str:
+def backbone_label(cfg: Config) -> str:
     """What results call the backbone: its name with depth and width, e.g. `mmdit-d6-w256`."""
-    b = cfg.backbone
+    b = cfg["backbone"]
     sizes = [f"{letter}{b[key]}" for letter, key in (("d", "depth"), ("w", "width")) if b.get(key) is not None]
-    return "-".join([b.get("name", b._target_.rsplit(".", 1)[-1].lower()), *sizes])
+    return "-".join([b.get("name", b["_target_"].rsplit(".", 1)[-1].lower()), *sizes])
 
 
-def run_folder(cfg: DictConfig) -> Path:
+def run_name(cfg: Config) -> str:
+    """<variant>-s<seed>-<hash>, of a composed config or of its resolved values."""
+    return f"{names.file_name(run_variant(cfg))}-s{cfg['seed']}-{run_hash(cfg)}"
+
+
+def run_folder(cfg: Config) -> Path:
     """<runs>/<sweep>/<variant>-s<seed>-<hash>."""
-    variant = names.file_name(run_variant(cfg))
-    return Path(cfg.runs) / str(cfg.sweep) / f"{variant}-s{cfg.seed}-{run_hash(cfg)}"
+    return Path(cfg["runs"]) / str(cfg["sweep"]) / run_name(cfg)
 
 
 def _of_this_config(what: str, *, _root_: DictConfig) -> str:
