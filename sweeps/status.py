@@ -1,0 +1,95 @@
+"""python -m sweeps status SWEEP [--json] [--watch]: where each run stands."""
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.standing import ALL_STATES, Standing, folder_of, standings
+
+REFRESH = 2.0  # seconds
+COLORS = {"running": "cyan", "done": "green", "failed": "red", "lost": "red", "damaged": "red", "diverged": "yellow"}
+
+
+def configure(parser: ArgumentParser) -> None:
+    add_folder(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument("--watch", action="store_true", help="until nothing runs or waits, or Ctrl-C")
+
+
+def add_folder(parser: ArgumentParser) -> None:
+    """SWEEP and its words, as every command takes them that looks at what is there."""
+    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, or the folder of a sweep")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="runs=DIR and sweep=NAME say which folder")
+
+
+def main(args: Namespace) -> int:
+    folder = folder_of(args.sweep, args.words)
+    rows = standings(folder)
+    if args.json:
+        runs = [asdict(row) for row in rows]
+        print(json.dumps({"folder": str(folder), "counts": counts(rows), "runs": runs}, indent=1))
+    elif args.watch:
+        _watch(folder)
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(table(rows))
+        console.print(summary(folder, rows), markup=False)
+    return 0
+
+
+def counts(rows: Sequence[Standing]) -> dict[str, int]:
+    """How many runs are in each state that there is."""
+    found = Counter(row.state for row in rows)
+    return {state: found[state] for state in ALL_STATES if found[state]}
+
+
+def summary(folder: Path, rows: Sequence[Standing]) -> str:
+    states = ", ".join(f"{n} {state}" for state, n in counts(rows).items())
+    return f"{folder}: {len(rows)} run{'s' * (len(rows) != 1)}{': ' * bool(rows)}{states}"
+
+
+def table(rows: Sequence[Standing]) -> Table:
+    """Columns that no row fills are left out."""
+    cells: dict[str, list[str | Text]] = {
+        "run": [row.id for row in rows],
+        "state": [Text(row.state, COLORS.get(row.state, "")) for row in rows],
+        "step": [f"{row.step}/{'?' if row.steps is None else row.steps}" for row in rows],
+        "left": ["" if row.eta is None else str(timedelta(seconds=round(row.eta))) for row in rows],
+        "attempt": [str(row.attempt or "") for row in rows],
+        "job": [row.job for row in rows],
+        "note": [Text(row.note, overflow="fold") for row in rows],
+    }
+    shown = {name: column for name, column in cells.items() if name == "run" or any(str(cell) for cell in column)}
+    made = Table()
+    for name in shown:
+        made.add_column(
+            name, justify="right" if name in ("step", "left", "attempt") else "left", no_wrap=name != "note"
+        )
+    for row in zip(*shown.values(), strict=True):
+        made.add_row(*row)
+    return made
+
+
+def _watch(folder: Path) -> None:
+    """What is at work and what went wrong comes first, as a screen holds few lines."""
+    order = ("running", "lost", "damaged", "failed", "preempted", "queued", "stopped", "diverged", "done")
+    with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        while True:
+            rows = standings(folder)
+            live.update(
+                Group(summary(folder, rows), table(sorted(rows, key=lambda r: order.index(r.state)))), refresh=True
+            )
+            if not any(row.state in ("running", "queued") or row.job.endswith("PENDING") for row in rows):
+                return
+            time.sleep(REFRESH)
