@@ -4,11 +4,11 @@ import sys
 from argparse import ArgumentParser
 from contextlib import redirect_stdout
 
-from flowzoo.bench import sample, stacked, step
+from flowzoo.bench import fid, sample, stacked, startup, step
 from flowzoo.bench.report import Report
 from flowzoo.runs.config import UserErrors, refuse
 
-COMMANDS = {"step": step, "stacked": stacked, "sample": sample}
+COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "fid": fid, "startup": startup}
 
 
 def main() -> int:

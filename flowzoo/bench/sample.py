@@ -8,7 +8,7 @@ warming up.
 
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,20 +88,31 @@ def measure(args: Namespace, report: Report) -> int:
                 continue
             about = {"measure": name, "variants": len(some)}
             with report.measuring(**about):
-                seconds: Counter[tuple[int, float]] = Counter()
-                passes: Counter[tuple[int, float]] = Counter()
+                seconds: dict[tuple[int, float], float] = defaultdict(float)  # by setting
+                passes: dict[tuple[int, float], int] = defaultdict(int)
                 for row in score(some):
                     if row.steps > 1:
                         seconds[row.steps, row.guidance] += row.seconds
                         passes[row.steps, row.guidance] += row.nfe * args.samples * passes_a_call(row.guidance)
                 for (steps, guidance), total in seconds.items():
-                    numbers = {"steps": steps, "guidance": guidance, "ms": round(1000 * total, 2)}
-                    report.line(**about, **numbers, **rate(bench, passes[steps, guidance] / total, flops))
-                images = 2 * len(some) * args.samples * len(seconds) / seconds.total()  # raw and EMA
-                rates[name] = passes.total() / seconds.total()
-                whole = {"settings": len(seconds), "ms": round(1000 * seconds.total(), 2)}
-                more = {"images_per_s": round(images, 1), "peak_memory_gib": peak_gib(bench.device)}
-                report.line(**about, **whole, **rate(bench, rates[name], flops), **more)
+                    report.line(
+                        **about,
+                        steps=steps,
+                        guidance=guidance,
+                        ms=round(1000 * total, 2),
+                        **rate(bench, passes[steps, guidance] / total, flops),
+                    )
+                whole = sum(seconds.values())
+                images = 2 * len(some) * args.samples * len(seconds) / whole  # raw and EMA
+                rates[name] = sum(passes.values()) / whole
+                report.line(
+                    **about,
+                    settings=len(seconds),
+                    ms=round(1000 * whole, 2),
+                    **rate(bench, rates[name], flops),
+                    images_per_s=round(images, 1),
+                    peak_memory_gib=peak_gib(bench.device),
+                )
             bench.clear()
         if "solo" in rates and "stacked" in rates:
             report.line(ratios={"stacked/solo": round(rates["stacked"] / rates["solo"], 4)})

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from flowzoo.data.source import Source
 from flowzoo.metrics.extractor import ClipExtractor
@@ -44,11 +45,19 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     c1, c2 = one.covariance, other.covariance
     if not (c1.isfinite().all() and c2.isfinite().all()):
         return math.nan
-    # C1 C2 has the eigenvalues of the symmetric R C2 R with R = C1^(1/2); negative ones are rounding.
-    values, vectors = torch.linalg.eigh(c1)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
+    # C1 C2 has the eigenvalues of the symmetric F^T C2 F with C1 = F F^T; negative ones are rounding.
+    factor = _factor(c1)
+    cross = torch.linalg.eigvalsh(factor.T @ c2 @ factor).clamp(min=0).sqrt().sum()
     return float((one.mean - other.mean).square().sum() + c1.trace() + c2.trace() - 2 * cross)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """F with F F^T = covariance, [D, D]."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:  # of lower rank, where a feature is constant
+        values, vectors = torch.linalg.eigh(covariance)
+        factor = vectors * values.clamp(min=0).sqrt()
+    return factor
 
 
 def reference_moments(extractor: ClipExtractor, source: Source, n: int, cache: Path = Path("runs/.cache")) -> Moments:

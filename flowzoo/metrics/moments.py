@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+_ROWS = 8192  # converted to float64 at once
+
 
 class Moments:
     """count, sum [D] and sum of outer products [D, D] of feature vectors, float64 on the CPU."""
@@ -19,10 +21,11 @@ class Moments:
         """Add features [n, D] of any float type and device."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must be [n, {self.dim}], got {list(features.shape)}")
-        x = features.detach().double()
-        self.count += len(x)
-        self.total += x.sum(0).cpu()
-        self.outer += (x.T @ x).cpu()
+        self.count += len(features)
+        for part in features.detach().split(_ROWS):
+            x = part.double()
+            self.total += x.sum(0).cpu()
+            self.outer += _products(x)
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -86,3 +89,11 @@ class StackedMoments:
             moments.count, moments.total, moments.outer = self.count, total, outer
             made.append(moments)
         return made
+
+
+def _products(x: Tensor) -> Tensor:
+    """The sum of outer products of the rows of float64 x [n, D], [D, D] on the CPU."""
+    if x.device.type == "cpu":
+        rows = x.numpy()
+        return torch.from_numpy(rows.T @ rows)  # numpy knows that this is symmetric and computes half of it
+    return (x.T @ x).cpu()
