@@ -52,6 +52,9 @@ class Queue:
                 self.trials = self._open()
         except BaseException:
             self.__exit__()
+            for empty in (self.place, self.folder):
+                with suppress(OSError):  # of a study that has begun already
+                    empty.rmdir()
             raise
         return self
 
@@ -73,7 +76,8 @@ class Queue:
             for trial, verdict in zip(trials, verdicts, strict=True):
                 if not self._is_mine(trial):
                     continue
-                trial.set_user_attr("run", verdict.run)
+                if verdict.run:
+                    trial.set_user_attr("run", verdict.run)
                 if verdict.scores:
                     self.trials.tell(trial, verdict.scores)
                 else:

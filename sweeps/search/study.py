@@ -1,21 +1,25 @@
 """A study file: which parameters are searched in which ranges, on which runs, and what judges a trial."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.samplers.nsgaii import UNDXCrossover
 from optuna.trial import Trial
 
 HERE = Path(__file__).parents[1] / "studies"
 TRAINING = {"_target_": "sweeps.search.training.Training"}
-# What draws the parameters of a trial, from the seed of that trial.
+# What draws the parameters of a trial, from the seed of that trial. A crossover for numbers, and generations that a
+# few hundred trials have several of.
 SAMPLERS = {
     "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20, crossover=UNDXCrossover()),
 }
 
 
@@ -70,7 +74,9 @@ class Study:
 
         So one worker draws the same trials whether it was interrupted or not, and several never draw alike.
         """
-        return SAMPLERS[self.sampler](_word(self.seed, number))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna calls much of what it has experimental
+            return SAMPLERS[self.sampler](_word(self.seed, number))
 
     def described(self) -> dict[str, Any]:
         """What a storage remembers and what must stay the same for its trials to belong together."""

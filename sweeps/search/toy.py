@@ -21,6 +21,8 @@ class Toy:
     batch = 1
 
     def __init__(self, sweep: str, words: Sequence[str] = (), seconds: float = 0.0) -> None:
+        if others := [word for word in words if word.split("=")[0] not in ("runs", "sweep")]:
+            raise ValueError(f"{others[0]}: the toy trains nothing; allowed are runs=, sweep=, n_trials= and storage=")
         self.seconds = seconds
 
     def check(self, low: Mapping[str, float], high: Mapping[str, float]) -> None:

@@ -64,7 +64,10 @@ class Training:
     def judge(self, asked: Sequence[Mapping[str, float]]) -> list[Verdict]:
         cfgs = [self.cfg(parameters) for parameters in asked]
         check_jobs(list({run_folder(cfg): cfg for cfg in cfgs}.values()))
-        to_train = {run_folder(cfg): cfg for cfg in cfgs if Run(run_folder(cfg)).state not in FINISHED}
+        to_train = {run_folder(cfg): cfg.copy() for cfg in cfgs if Run(run_folder(cfg)).state not in FINISHED}
+        for cfg in to_train.values() if self.batch > 1 else ():
+            # one stack, though they may be judged in different settings: rows in their own are made afterwards
+            cfg.evaluation, cfg.solver = cfgs[0].evaluation, cfgs[0].solver
         try:
             _train(list(to_train.values()))
             return [self._verdict(alone(cfg)) for cfg in cfgs]
@@ -72,8 +75,6 @@ class Training:
             raise Busy(str(error)) from error
 
     def _verdict(self, cfg: DictConfig) -> Verdict:
-        from flowzoo.training.job import score_trained
-
         run = Run(run_folder(cfg))
         state = run.state
         if state in ("diverged", "stopped"):
@@ -84,6 +85,8 @@ class Training:
             raise Busy(f"{run.path} is in other hands")
         row = self._row(cfg, run)
         if row is None:
+            from flowzoo.training.job import score_trained
+
             score_trained(cfg, run, "best")
             row = self._row(cfg, run)
             assert row is not None
