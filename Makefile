@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lock clean
+.PHONY: demo test test-slurm lock clean
 
 demo: $(READY)
 	$(BIN)/python -m sweeps run demo
@@ -15,6 +15,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy flowzoo sweeps analysis
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+
+# On a real SLURM of one node: needs root, and apt where SLURM is not installed.
+test-slurm: $(READY)
+	FLOWZOO_SLURM=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm --durations=5
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
