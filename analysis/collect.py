@@ -4,38 +4,44 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from analysis.results import Results, build, natural
+from flowzoo.runs.identity import backbone_label
 
 _RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
+_PLAN = "plan.jsonl"  # of a sweep's folder: a header, then a line a run
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; every file is read when first asked for, and an absent or broken one is empty and noted."""
+    """One run folder; every file is read when first asked for, and an absent or broken one is empty and noted.
+
+    `planned` is the run's line in the sweep's plan, where there is one: what is known of a run that has not begun.
+    """
 
     folder: Path
+    planned: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         text = self._text("config.yaml")
         try:
-            loaded = yaml.load(text, Loader=_Loader)
+            return _mapping(text)
         except yaml.YAMLError:
             self.notes.append("config.yaml is not readable")
             return {}
-        return loaded if isinstance(loaded, dict) else {}
 
     @cached_property
     def status(self) -> dict[str, Any]:
@@ -91,13 +97,15 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state of status.json; where that is absent, done if there are scores and missing if not."""
-        return str(self.status.get("state") or ("done" if self.rows else "missing"))
+        """The state of status.json; where that is absent, done with scores, else queued if planned, else missing."""
+        absent = "done" if self.rows else "queued" if self.planned else "missing"
+        return str(self.status.get("state") or absent)
 
     @property
     def variant(self) -> str:
         """The paper's name of the formulation, or what the folder's name begins with."""
         told = self.status.get("variant") or next((row["variant"] for row in self.rows if row.get("variant")), None)
+        told = told or self.planned.get("variant")
         match = _RUN_NAME.match(self.name)
         return str(told) if told else match["variant"] if match else self.name
 
@@ -107,10 +115,21 @@ class Run:
         match = _RUN_NAME.match(self.name)
         return told or (match["seed"] if match else str(self.config.get("seed", "")))
 
-    def named(self, group: str) -> str:
-        """The name that a config group gives itself; empty where the config is silent."""
-        value = self.config.get(group)
-        return str(value.get("name", "")) if isinstance(value, dict) else ""
+    @property
+    def dataset(self) -> str:
+        """The data set as rows name it; empty where neither rows, plan nor config say."""
+        data = self.config.get("data")
+        told = self.planned.get("dataset") or (data.get("name") if isinstance(data, dict) else None)
+        return next((row["dataset"] for row in self.rows if row.get("dataset")), str(told or ""))
+
+    @property
+    def backbone(self) -> str:
+        """The backbone as rows name it; empty where neither rows, plan nor config say."""
+        config = self.config.get("backbone")
+        told = self.planned.get("backbone")
+        if not told and isinstance(config, dict) and "_target_" in config:
+            told = backbone_label(OmegaConf.create({"backbone": config}))
+        return next((row["backbone"] for row in self.rows if row.get("backbone")), str(told or ""))
 
     @property
     def images_per_s(self) -> float | None:
@@ -155,8 +174,25 @@ def _moment(value: Any) -> float | None:
         return None
 
 
+def _mapping(text: str) -> dict[str, Any]:
+    """A YAML mapping in block style, as config.yaml is written; empty where the text is none.
+
+    The runs of a sweep share most of their config, so each top-level block is parsed once, whichever run it is in.
+    """
+    out: dict[str, Any] = {}
+    for block in re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE):
+        out |= _block(block)
+    return out
+
+
+@cache
+def _block(text: str) -> dict[str, Any]:
+    loaded = yaml.load(text, Loader=_Loader)
+    return loaded if isinstance(loaded, dict) else {}
+
+
 def collect(roots: Iterable[Path]) -> list[Run]:
-    """Every run at or below the given folders, by name.
+    """Every run at or below the given folders, by name, and those that a plan there lists and that have no folder yet.
 
     Raises:
         ValueError: a root is no folder, or holds no run.
@@ -165,10 +201,11 @@ def collect(roots: Iterable[Path]) -> list[Run]:
     for root in roots:
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder of runs")
-        below = list(_folders(root))
+        planned = dict(_planned(root))
+        below = {folder: Run(folder, planned.get(folder, {})) for folder in (*planned, *_folders(root))}
         if not below:
             raise ValueError(f"{root} holds no run: no folder in it has a config.yaml, status.json or results.csv")
-        found.update({folder.resolve(): Run(folder) for folder in below})
+        found.update({folder.resolve(): run for folder, run in below.items()})
     return sorted(found.values(), key=lambda run: [natural(part) for part in re.split(r"[-_]", run.name)])
 
 
@@ -181,6 +218,18 @@ def _folders(root: Path) -> Iterator[Path]:
         folders.sort()
 
 
+def _planned(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folders of the runs that the plans in a folder and right below it list, with what they say of each."""
+    for plan in sorted({*root.glob(_PLAN), *root.glob(f"*/{_PLAN}")}):
+        for line in plan.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
+            try:
+                known = json.loads(line)
+                folder = plan.parent / known["id"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue  # `sweeps check` is there for broken plans
+            yield folder, {key: known.get(key) for key in ("variant", "dataset", "backbone", "steps")}
+
+
 def results(runs: Sequence[Run]) -> Results:
     """The rows of all runs. The state of a run holds for its rows, and a run without rows is named without scores.
 
@@ -189,14 +238,14 @@ def results(runs: Sequence[Run]) -> Results:
     """
     records: list[tuple[str, dict[str, str]]] = []
     for run in runs:
-        state = run.state
+        state, source = run.state, str(run.folder)
+        ended = {"status": "missing" if state == "done" else state, "exception": run.exception}
         own = [row for row in run.rows if row.get("variant")]
         for row in own:
             is_baseline = row.get("weights") == "init"
-            records.append((str(run.folder), row if state == "done" or is_baseline else {**row, "status": state}))
+            records.append((source, row if state == "done" or is_baseline else {**row, **ended}))
         if all(row.get("weights") == "init" for row in own):
             named = {"run": run.name, "variant": run.variant, "seed": run.seed}
-            where = {"dataset": run.named("data"), "backbone": run.named("backbone")}
-            status = "missing" if state == "done" else state
-            records.append((str(run.folder), {**named, **where, "status": status}))
+            where = {"dataset": run.dataset, "backbone": run.backbone}
+            records.append((source, {**named, **where, **ended}))
     return build(records)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.paper import CITATION
-from analysis.rank import columns
+from analysis.rank import columns, text_cell
 from analysis.study import Study, Table
 
 
@@ -34,11 +34,10 @@ def markdown(studies: Sequence[Study], title: str) -> str:
 
 def ranking(study: Study) -> str:
     """The ranking beside the paper's Table 1, whose ranks are among 61 and compare in order only."""
-    names = columns(study.ranking)
+    names, places = columns(study.ranking), study.ranking.places
     rows = []
     for entry in study.ranking.ranked:
-        values = [getattr(entry, name) for name in names]
-        cells = [f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in values]
+        cells = [places.get(entry.variant, "") if name == "place" else text_cell(entry, name) for name in names]
         rows.append([*cells, *(f"{r:.2f}" for r in study.paper.get(entry.variant, ()))] + [""] * 3)
     header = (*names, "paper: all", "paper: 5 steps", "paper: 50 steps")
     return table(Table(header, [row[: len(header)] for row in rows])) if rows else "No run has scores yet."

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -10,13 +11,15 @@ from typing import Any
 import vl_convert
 import yaml
 
+from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
+from analysis.markup import Marks, table
 from analysis.paper import CITATION
-from analysis.ranking import Entry
-from analysis.study import Study, Table, number, shared_config
+from analysis.ranking_table import ranking
+from analysis.seed_charts import attainment, intervals
+from analysis.study import Study, shared_config
 from analysis.thumbnails import thumbnails
-from flowzoo.formulation.names import family
 
 PICTURES = 3_000_000  # bytes of sample pictures, which with the chart library keeps the page under 5 MB
 # The browser itself refuses anything from a network.
@@ -25,9 +28,11 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-sr
 
 def page(studies: Sequence[Study], title: str) -> str:
     """The whole report."""
-    family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
-    sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
-    body = "".join(section.html() for section in sections)
+    with ThreadPoolExecutor(1) as pool:  # a second of work outside Python
+        library = pool.submit(_library)
+        family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
+        sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
+        body = "".join(section.html() for section in sections)
     chips = "".join(
         f'<button class="chip" aria-pressed="true" data-family="{escape(name)}" style="--family:{colour}">'
         f'<span class="dot"></span>{escape(name)}</button>'
@@ -47,12 +52,13 @@ def page(studies: Sequence[Study], title: str) -> str:
         f"<title>{escape(title)}</title><style>{(here / 'page.css').read_text()}</style></head><body>"
         f"<header><div><h1>{escape(title)}</h1>"
         "<p>Training formulations ranked by non-dominated sorting on FID and CLIP score, after "
-        f"{escape(CITATION)}: within each setting the Pareto-optimal variants form front 1, without them the "
-        f"next front 2, and so on; a rank is the average front over settings. 1 is best.</p>{contents}</div></header>"
+        f"{escape(CITATION)}: within each setting the Pareto-optimal variants, by means over seeds, form front 1, "
+        "without them the next front 2, and so on; a rank is the average front over settings. 1 is best.</p>"
+        f"{contents}</div></header>"
         '<div class="filters"><div><input id="search" type="search" placeholder="Filter variants" aria-label="Filter '
         f'variants">{chips}<button class="chip" id="all">show all</button></div></div>'
         f"<main>{body}<footer>flowzoo. The same numbers: report.md, ranking.csv, results.csv.</footer></main>"
-        f"<script>{_library()}</script><script>{(here / 'page.js').read_text()}</script>"
+        f"<script>{library.result()}</script><script>{(here / 'page.js').read_text()}</script>"
         "</body></html>\n"
     )
 
@@ -67,7 +73,8 @@ class _Section:
     """One study."""
 
     def __init__(self, study: Study, id: str, family_colours: Mapping[str, str], pictures: int) -> None:
-        self.study, self.id, self.colours, self.pictures = study, id, family_colours, pictures
+        self.study, self.id, self.pictures = study, id, pictures
+        self.marks = Marks(family_colours)
         self.charts = Charts(study, family_colours)
         protocol = study.key[2]
         self.title = study.title + (f" (protocol {protocol[:12]})" if protocol else "")
@@ -79,8 +86,10 @@ class _Section:
             f'<section id="{self.id}"><h2>{escape(study.title)}</h2>',
             self._tiles(),
             warnings,
-            "<h3>Ranking</h3>" + self._ranking() + self._unranked(),
+            "<h3>Ranking</h3>" + ranking(study, self.marks),
+            self._intervals(),
             self._scatter(),
+            self._attainment(),
             self._steps(),
             self._samples(),
             self._densities(),
@@ -96,14 +105,16 @@ class _Section:
         if study.extractor:
             facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in study.extractor.items())
             parts.append(f"<h3>Extractor</h3><p>The network behind FID and CLIP score.</p><dl>{facts}</dl>")
-        parts.append("<h3>Runs</h3>" + table(study.status, self.colours) + self._config())
+        parts.append("<h3>Runs</h3>" + table(study.status, self.marks) + self._config())
         return "".join(parts) + "</section>"
 
     def _tiles(self) -> str:
         study, ranked = self.study, self.study.ranking.ranked
         tiles = [(f"{len(ranked)} of {len(study.ranking.entries)}", "variants ranked")]
         if ranked:
-            tiles.insert(0, (ranked[0].variant, f"best average rank, {ranked[0].rank_all:.2f}"))
+            tied = [e.place for e in ranked].count(1) - 1 if ranked[0].place else 0
+            said = f", tied with {tied} other{'s' * (tied > 1)}" if tied else ""
+            tiles.insert(0, (ranked[0].variant, f"best average rank, {ranked[0].rank_all:.2f}{said}"))
         tiles.append((str(len(study.ranking.settings)), "settings"))
         if study.n_samples:
             tiles.append((" / ".join(f"{n:,}" for n in study.n_samples), "samples a setting"))
@@ -117,66 +128,43 @@ class _Section:
         )
         return f'<div class="tiles">{made}</div>'
 
-    def _ranking(self) -> str:
-        study = self.study
-        headline = study.settings[0] if study.settings else None
-        with_paper = bool(study.paper)
-        # a column without any number would only ask why it is there
-        columns = [
-            (name, label)
-            for name, label in (
-                ("rank_all", "all settings"), ("rank_5_steps", "5 steps"), ("rank_50_steps", "50 steps, g = 5"),
-                ("rank_50_all", "50 steps, all"))
-            if any(getattr(e, name) is not None for e in study.ranking.ranked)
-        ]  # fmt: skip
-        head = [("#", True), ("variant", False), *((label, True) for _, label in columns)]
-        head += [("FID", True), ("CLIP", True)] if headline else []
-        head += [("paper: all", True), ("paper: 5", True), ("paper: 50", True)] if with_paper else []
-        rows = []
-        for place, entry in enumerate(study.ranking.ranked, 1):
-            cells = [_td(place, str(place)), self._name(entry)]
-            for name, _ in columns:
-                value = getattr(entry, name)
-                se = entry.rank_all_se if name == "rank_all" else None
-                spread = f' <span class="se">± {se:.2f}</span>' if se is not None else ""
-                cells.append(_td(value, f"{value:.2f}{spread}" if value is not None else ""))
-            if headline:
-                found = study.scores[headline].get(entry.variant, [])
-                for metric in ("fid", "clip"):
-                    mean = sum(getattr(r, metric) for r in found) / len(found) if found else None
-                    cells.append(_td(mean, number(mean)))
-            if with_paper:
-                ranks = study.paper.get(entry.variant, (None, None, None))
-                cells += [_td(r, f"{r:.2f}" if r is not None else "", "n p") for r in ranks]
-            rows.append(f"<tr {self._tags(entry.variant)}>{''.join(cells)}</tr>")
-        if not rows:
-            return "<p>No run has scores yet.</p>"
-        heads = "".join(f'<th data-sort class="{"n" if numeric else ""}">{escape(text)}</th>' for text, numeric in head)
-        said = [f"FID and CLIP at {study.label(headline)}."] if headline else []
-        if len(study.ranking.seeds) > 1:
-            said.append(f"± is the standard error over {len(study.ranking.seeds)} seeds, each ranked on its own.")
-        if with_paper:
-            said.append("The paper’s ranks (Table 1) are among 61 formulations: compare them in order only.")
-        return (
-            f'<div class="scroll"><table class="ranking"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody>'
-            f'</table></div><p class="muted">{escape(" ".join(said))} Click a heading to sort.</p>'
-        )
-
-    def _unranked(self) -> str:
-        study = self.study
-        late = [e.variant for e in study.ranking.ranked if e.diverged]
-        out = f'<p class="muted">Diverged, last front + 1: {escape(", ".join(late))}.</p>' if late else ""
-        if study.ranking.unranked:
-            rows = [(e.variant, e.reason) for e in study.ranking.unranked]
-            out += "<p>Not ranked:</p>" + table(Table(("Variant", "Why"), rows), self.colours)
-        return out
-
     def _scatter(self) -> str:
         if not self.study.ranking.settings:
             return ""
         spec, labels = self.charts.scatter()
         intro = "Lines join the variants of one front; the strong one is front 1. Best is the upper left."
+        if len(self.study.ranking.seeds) > 1:
+            intro += " Points are means over seeds, bars their standard errors."
+        if self.study.ranking.unranked:
+            intro += " Hollow points lack some setting or seed."
         return self._figure("CLIP score against FID", intro, [("scatter", spec)], labels, "Setting")
+
+    def _intervals(self) -> str:
+        spec = intervals(self.charts)
+        if spec is None:
+            return ""
+        intro = (
+            "95 % intervals by resampling seeds. The number is the place: 1 + how many rank before it beyond noise; "
+            "= marks ties. Filled: nobody is before it."
+        )
+        return self._figure("Ranks and their noise", intro + self._first(), [("intervals", spec)])
+
+    def _attainment(self) -> str:
+        found = attainment(self.charts) if self.study.ranking.settings else None
+        if found is None:
+            return ""
+        intro = (
+            "Which FID and CLIP score a variant reaches with some number of steps and guidance: in one of its "
+            "seeds, in half of them, in every one. The narrower the band, the less luck in it."
+        )
+        return self._figure(
+            "Attainment surfaces", intro + self._first(), [("attainment", found[0])], found[1], "Variant"
+        )
+
+    def _first(self) -> str:
+        """Said of charts that leave variants out."""
+        n = len(self.study.ranking.entries)
+        return f" The first {MOST} of {n} variants." if n > MOST else ""
 
     def _steps(self) -> str:
         fid, clip = (
@@ -185,6 +173,9 @@ class _Section:
         if fid is None or clip is None:
             return ""
         intro = "As the paper’s Fig. 3. Strong lines are the best variant of each family."
+        if self.study.ranking.unranked:
+            intro += " Dashed lines lack some setting or seed."
+        intro += self._first()
         return self._figure(
             "Scores against sampling steps", intro, [("fid-steps", fid[0]), ("clip-steps", clip[0])], fid[1], "Settings"
         )
@@ -194,14 +185,16 @@ class _Section:
         if not specs:
             return ""
         intro = "Where training spends its draws. Two laws compare over log-SNR, whatever the schedule."
-        return self._figure("Timestep densities", intro, list(zip(("density-t", "density-snr"), specs, strict=True)))
+        return self._figure(
+            "Timestep densities", intro + self._first(), list(zip(("density-t", "density-snr"), specs, strict=True))
+        )
 
     def _losses(self) -> str:
         found = self.charts.losses()
         if found is None:
             return ""
         intro = "Losses of different targets (velocity, eps, v, F) do not compare with each other."
-        return self._figure("Loss curves", intro, [("loss", found[0])], found[1], "Loss")
+        return self._figure("Loss curves", intro + self._first(), [("loss", found[0])], found[1], "Loss")
 
     def _figure(
         self, title: str, intro: str, specs: Sequence[tuple[str, Any]], labels: Sequence[str] = (), asks: str = ""
@@ -225,14 +218,14 @@ class _Section:
         order = {entry.variant: i for i, entry in enumerate(study.ranking.entries)}
         runs = sorted((run for run in study.runs if run.grid), key=lambda r: (r.seed, order.get(r.variant, len(order))))
         grids = {run.variant: run.grid for run in reversed(runs) if run.grid}
-        pictures = thumbnails({name: grids[name] for name in sorted(grids, key=lambda n: order.get(n, len(order)))},
-                              self.pictures)  # fmt: skip
+        best_first = sorted(grids, key=lambda name: order.get(name, len(order)))[:MOST]
+        pictures = thumbnails({name: grids[name] for name in best_first}, self.pictures)
         if not pictures:
             return ""
         prompts = next((run.prompts for run in runs if run.prompts), [])
         ranks = {e.variant: e.rank_all for e in study.ranking.ranked}
         made = "".join(
-            f"<figure {self._tags(name)}><figcaption>{self._dot(name)}"
+            f"<figure {self.marks.tags(name)}><figcaption>{self.marks.dot(name)}"
             + (f' <span class="se">rank {ranks[name]:.2f}</span>' if ranks.get(name) else "")
             + f'</figcaption><img loading="lazy" alt="Samples of {escape(name)}" src="{uri}"></figure>'
             for name, uri in pictures.items()
@@ -240,7 +233,8 @@ class _Section:
         told = "".join(f"<li>{escape(prompt)}</li>" for prompt in prompts)
         said = f"<details><summary>Prompts, row by row</summary><ol class=prompts>{told}</ol></details>" if told else ""
         return (
-            "<h3>Samples</h3><p>The same start noise and the same prompts for every variant, best ranked first.</p>"
+            "<h3>Samples</h3><p>The same start noise and the same prompts for every variant, best ranked first."
+            f"{self._first()}</p>"
             f'{said}<div class="samples">{made}</div>'
         )
 
@@ -254,45 +248,6 @@ class _Section:
             f"<details><summary>Config, as far as all runs share it</summary><pre>{text}</pre></details>"
             f"<details><summary>Config keys in which runs differ</summary><pre>{different}</pre></details>"
         )
-
-    def _name(self, entry: Entry) -> str:
-        return f'<td class="v">{self._dot(entry.variant)}</td>'
-
-    def _dot(self, variant: str) -> str:
-        return f'<span class="dot" style="--family:{self.colours[family(variant)]}"></span>{escape(variant)}'
-
-    def _tags(self, variant: str) -> str:
-        return f'data-variant="{escape(variant)}" data-family="{escape(family(variant))}"'
-
-
-def table(content: Table, family_colours: Mapping[str, str] | None = None, numeric: bool = True) -> str:
-    """A table; with colours its first column is a variant, and its rows follow the page's filter."""
-    right = [numeric and i > 0 and _is_numeric([row[i] for row in content.rows]) for i in range(len(content.header))]
-    sort = " data-sort" if family_colours is not None else ""
-    head = "".join(
-        f'<th{sort} class="{"n" if n else ""}">{escape(h)}</th>' for h, n in zip(content.header, right, strict=True)
-    )
-    rows = []
-    for row in content.rows:
-        cells = [f'<td class="{"n" if n else ""}">{escape(c)}</td>' for c, n in zip(row, right, strict=True)]
-        tags = ""
-        if family_colours is not None:
-            name = family(row[0])
-            tags = f' data-variant="{escape(row[0])}" data-family="{escape(name)}"'
-            cells[0] = (
-                f'<td class="v"><span class="dot" style="--family:{family_colours[name]}"></span>{escape(row[0])}</td>'
-            )
-        rows.append(f"<tr{tags}>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _is_numeric(texts: Sequence[str]) -> bool:
-    said = [text for text in texts if text]
-    return bool(said) and all(text[0] in "-+.0123456789?" for text in said)
-
-
-def _td(value: float | None, html: str, style: str = "n") -> str:
-    return f'<td class="{style}" data-v="{"" if value is None else value}">{html}</td>'
 
 
 def _json(spec: Any) -> str:

@@ -1,44 +1,73 @@
-"""Average rank over settings, as in the paper's Table 1 (sec. 5.1): fronts within each setting, then means."""
+"""Average rank over settings, as in the paper's Table 1 (sec. 5.1): fronts of means over seeds, then their average."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
 
 from analysis.fronts import fronts
+from analysis.resampling import resampled
 from analysis.results import RUN_LEVEL, Results, Row
 
 Setting = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Score:
+    """One variant in one setting: means over n seeds and their standard errors, None with one seed."""
+
+    fid: float
+    clip: float
+    fid_se: float | None
+    clip_se: float | None
+    n: int
+
+    @classmethod
+    def of(cls, fid: list[float], clip: list[float]) -> "Score":
+        mean_fid, mean_clip = fmean(fid), fmean(clip)
+        return cls(mean_fid, mean_clip, standard_error(fid, mean_fid), standard_error(clip, mean_clip), len(fid))
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One variant: average fronts (1 is best), None where it has no rank or the table has no such setting."""
+    """One variant: average fronts (1 is best), None where it has no rank or the table has no such setting.
+
+    With several seeds, also what resampling them says (`analysis.resampling`), and the scores averaged over settings.
+    """
 
     variant: str
-    rank_all: float | None
-    rank_5_steps: float | None
-    rank_50_steps: float | None  # at guidance 5 where guidance is a column: what the paper's column must be
-    rank_50_all: float | None
     n_settings: int  # settings in which the variant is scored or has diverged, in every seed
-    rank_all_se: float | None  # standard error of rank_all over seeds
-    n_seeds: int
+    n_seeds: int  # seeds in which that holds of every setting
     reason: str  # why there is no rank; empty for ranked variants
     diverged: bool
+    rank_all: float | None = None
+    rank_5_steps: float | None = None
+    rank_50_steps: float | None = None  # at guidance 5 where guidance is a column: what the paper's column must be
+    rank_50_all: float | None = None
+    rank_all_se: float | None = None  # deviation over the replicates
+    rank_all_low: float | None = None  # 95 % interval
+    rank_all_high: float | None = None
+    place: int | None = None  # 1 + how many rank before it beyond noise; equal places are ties
+    ties: tuple[str, ...] = ()  # the ranked variants that are neither before nor after it beyond noise
+    mean: Score | None = None  # over all settings, within each seed first
 
 
 @dataclass(frozen=True)
 class Ranking:
     """Entries, ranked ones first, best first.
 
-    `fronts[seed, setting]` maps every variant scored there to its front, or to None where the variant has no rank.
+    `fronts[setting]` maps every variant that is scored or has diverged there, in any seed, to its front, or to None
+    where it has no rank; `scores[setting]` maps every variant that is scored there to its means.
     """
 
     entries: list[Entry]
     settings: list[Setting]
     seeds: list[str]
-    fronts: dict[tuple[str, Setting], dict[str, int | None]]
+    fronts: dict[Setting, dict[str, int | None]]
+    scores: dict[Setting, dict[str, Score]]
 
     @property
     def ranked(self) -> list[Entry]:
@@ -48,111 +77,117 @@ class Ranking:
     def unranked(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.reason]
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Places as people write them, `1` or `2=`; empty where nothing is known of the noise."""
+        known = [entry.place for entry in self.ranked if entry.place is not None]
+        return {e.variant: f"{e.place}{'=' * (known.count(e.place) > 1)}" for e in self.ranked if e.place is not None}
+
 
 def rank(results: Results) -> Ranking:
     """Rank every variant that is scored, or has diverged, in all settings of all seeds.
 
-    Rows compete only inside one (seed, setting), and the protocol is part of the setting. A diverged variant takes the
-    last front + 1 in each setting of its data set and backbone that it has no score in. A variant that lacks a setting
-    has no rank, as averages over different settings do not compare, and is left out before sorting, so that it changes
-    no other rank.
+    Scores are averaged over seeds before anything is sorted. Rows compete only inside one setting, and the protocol is
+    part of it. A variant that has diverged in any seed has no mean: it takes the last front + 1 in each setting of its
+    data set and backbone that it lacks a score in. A variant that lacks a setting of a seed has no rank, as averages
+    over different settings or seeds do not compare, and is left out before sorting: it changes no other rank.
 
     Raises:
         ValueError: no row can be ranked.
     """
-    contenders = [row for row in results.rows if not row.is_baseline]
-    by_setting: dict[tuple[str, Setting], list[Row]] = defaultdict(list)
-    for row in contenders:
-        if row.is_ranked and row.setting is not None:
-            by_setting[row.seed, row.setting].append(row)
-    if not by_setting:
-        raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
-
-    diverged = [row for row in contenders if row.status == "diverged"]
-    present = {
-        (seed, setting): {row.variant for row in rows}
-        | {row.variant for row in diverged if row.seed == seed and _belongs(row, setting, results.columns)}
-        for (seed, setting), rows in by_setting.items()
-    }
-    complete = set.intersection(*present.values())
-    found: dict[tuple[str, Setting], dict[str, int]] = {}
-    for key, rows in by_setting.items():
-        whole = [row for row in rows if row.variant in complete]
-        sorted_into = fronts([row.fid for row in whole], [row.clip for row in whole])
-        front = found[key] = {row.variant: place for row, place in zip(whole, sorted_into, strict=True)}
+    table = _Table(results)
+    found: dict[Setting, dict[str, int]] = {}
+    for setting in table.settings:
+        means = table.means[setting]
+        whole = [variant for variant in table.complete if table.is_whole(variant, setting)]
+        sorted_into = fronts([means[v].fid for v in whole], [means[v].clip for v in whole])
+        front = found[setting] = dict(zip(whole, sorted_into, strict=True))
         late = max(front.values(), default=1) + 1  # never first, though all others lack a setting
-        front.update({variant: late for variant in complete if variant not in front})
+        front.update({variant: late for variant in table.complete if variant not in front})
 
-    rows_of: dict[str, list[Row]] = defaultdict(list)
-    for row in contenders:
-        rows_of[row.variant].append(row)
-    order = _Order(results, present, found)
-    entries = [order.entry(variant, rows) for variant, rows in rows_of.items()]
+    entries = [table.entry(variant, rows, found) for variant, rows in table.rows_of.items()]
     entries.sort(key=lambda e: (e.rank_all is None, e.rank_all or -e.n_settings, e.variant))
-    shown = {key: {variant: found[key].get(variant) for variant in variants} for key, variants in present.items()}
-    return Ranking(entries, order.settings, order.seeds, shown)
+    shown = {
+        setting: {v: found[setting].get(v) for v in set.union(*(table.present[key] for key in table.keys_of[setting]))}
+        for setting in table.settings
+    }
+    return Ranking(_with_noise(entries, table), table.settings, table.seeds, shown, table.means)
 
 
-def _belongs(row: Row, setting: Setting, columns: tuple[str, ...]) -> bool:
-    """Whether a run of this data set and backbone should have the setting; an empty cell says nothing."""
-    where = dict(zip(columns, setting, strict=True))
-    return all(not own or where.get(name, own) == own for name, own in zip(RUN_LEVEL, row.run_level, strict=True))
+class _Table:
+    """Who is scored where, in which seeds."""
 
-
-class _Order:
-    """The settings to average over, and the averages."""
-
-    def __init__(
-        self,
-        results: Results,
-        present: dict[tuple[str, Setting], set[str]],
-        found: dict[tuple[str, Setting], dict[str, int]],
-    ) -> None:
-        self.columns, self.present, self.found = results.columns, present, found
-        self.seeds = sorted({seed for seed, _ in found})
-        self.settings = sorted({setting for _, setting in found})
+    def __init__(self, results: Results) -> None:
+        self.columns = results.columns
+        contenders = [row for row in results.rows if not row.is_baseline]
+        self.scored: dict[tuple[str, Setting], dict[str, Row]] = defaultdict(dict)
+        for row in contenders:
+            if row.is_ranked and row.setting is not None:
+                self.scored[row.seed, row.setting][row.variant] = row
+        if not self.scored:
+            raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
+        self.seeds = sorted({seed for seed, _ in self.scored}, key=lambda seed: float(seed or 0))
+        self.settings = sorted({setting for _, setting in self.scored})
         # what a seed was scored in is the same for all its variants, so seeds may differ in their settings
-        self.of_seed = {seed: [s for s in self.settings if (seed, s) in found] for seed in self.seeds}
+        self.keys_of = {k: [(s, k) for s in self.seeds if (s, k) in self.scored] for k in self.settings}
 
-    def entry(self, variant: str, rows: list[Row]) -> Entry:
-        complete = [
-            setting
-            for setting in self.settings
-            if all(variant in self.present[seed, setting] for seed in self.seeds if (seed, setting) in self.present)
-        ]
-        whole_seeds = [s for s in self.seeds if all(variant in self.present[s, k] for k in self.of_seed[s])]
+        diverged: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+        for row in contenders:
+            if row.status == "diverged":
+                diverged[row.seed, row.run_level].add(row.variant)
+        self.present = {
+            (seed, setting): set(rows).union(
+                *(v for (s, where), v in diverged.items() if s == seed and _belongs(where, setting, self.columns))
+            )
+            for (seed, setting), rows in self.scored.items()
+        }
+        self.complete = sorted(set.intersection(*self.present.values()))
+        self.means: dict[Setting, dict[str, Score]] = {}
+        for setting, keys in self.keys_of.items():
+            own: dict[str, list[Row]] = defaultdict(list)
+            for key in keys:
+                for variant, row in self.scored[key].items():
+                    own[variant].append(row)
+            self.means[setting] = {v: Score.of([r.fid for r in rs], [r.clip for r in rs]) for v, rs in own.items()}
+        self.rows_of: dict[str, list[Row]] = defaultdict(list)
+        for row in contenders:
+            self.rows_of[row.variant].append(row)
+
+    def is_whole(self, variant: str, setting: Setting) -> bool:
+        """Scored in every seed of the setting."""
+        return variant in self.means[setting] and self.means[setting][variant].n == len(self.keys_of[setting])
+
+    def entry(self, variant: str, rows: list[Row], found: dict[Setting, dict[str, int]]) -> Entry:
+        complete = [k for k in self.settings if all(variant in self.present[key] for key in self.keys_of[k])]
+        seeds = [s for s in self.seeds if all(variant in self.present[s, k] for k in self.settings
+                                              if (s, k) in self.present)]  # fmt: skip
         is_ranked = len(complete) == len(self.settings)
-        per_seed = self._means(variant, self.settings) if is_ranked else []
-        many = len(self.seeds) > 1
-        return Entry(
+
+        def mean(**where: str) -> float | None:
+            # a table without a guidance column has one guidance
+            wanted = [(self.columns.index(name), value) for name, value in where.items() if name in self.columns]
+            values = [found[k][variant] for k in self.settings if all(k[i] == value for i, value in wanted)]
+            return fmean(values) if values else None
+
+        out = Entry(
             variant=variant,
-            rank_all=fmean(per_seed) if per_seed else None,
-            rank_5_steps=self._mean(variant, is_ranked, {"steps": "5"}),
-            rank_50_steps=self._mean(variant, is_ranked, {"steps": "50", "guidance": "5"}),
-            rank_50_all=self._mean(variant, is_ranked, {"steps": "50"}),
             n_settings=len(complete),
-            rank_all_se=stdev(per_seed) / math.sqrt(len(per_seed)) if many and len(per_seed) > 1 else None,
-            n_seeds=len(whole_seeds),
-            reason="" if is_ranked else self._reason(rows, len(complete), len(whole_seeds)),
+            n_seeds=len(seeds),
+            reason="" if is_ranked else self._reason(rows, len(complete), len(seeds)),
             diverged=any(row.status == "diverged" for row in rows),
         )
-
-    def _mean(self, variant: str, is_ranked: bool, where: dict[str, str]) -> float | None:
-        if "steps" not in self.columns or not is_ranked:
-            return None
-        # a table without a guidance column has one guidance
-        wanted = [(self.columns.index(name), value) for name, value in where.items() if name in self.columns]
-        means = self._means(variant, [s for s in self.settings if all(s[i] == value for i, value in wanted)])
-        return fmean(means) if means else None
-
-    def _means(self, variant: str, settings: Iterable[Setting]) -> list[float]:
-        """The average front of each seed that has any of the settings."""
-        chosen = list(settings)
-        of_seed = ([self.found[s, k][variant] for k in chosen if (s, k) in self.found] for s in self.seeds)
-        return [fmean(values) for values in of_seed if values]
+        if not is_ranked:
+            return out
+        out = replace(out, rank_all=mean())
+        if "steps" not in self.columns:
+            return out
+        rank_50 = mean(steps="50", guidance="5")
+        return replace(out, rank_5_steps=mean(steps="5"), rank_50_steps=rank_50, rank_50_all=mean(steps="50"))
 
     def _reason(self, rows: list[Row], n_settings: int, n_seeds: int) -> str:
-        parts = sorted({row.status for row in rows if not row.is_ranked and row.status not in ("", "done")})
+        ended = [row for row in rows if not row.is_ranked and row.status not in ("", "done")]
+        words = ((row.status, row.record.get("exception")) for row in ended)
+        parts = sorted({f"{status} ({why})" if why else status for status, why in words})
         scored = [row for row in rows if row.setting is not None]
         if any(not (math.isfinite(row.fid) and math.isfinite(row.clip)) for row in scored):
             parts.append("fid or clip not finite")
@@ -160,3 +195,54 @@ class _Order:
         if len(self.seeds) > 1:
             parts.append(f"complete in {n_seeds} of {len(self.seeds)} seeds")
         return ", ".join(parts)
+
+
+def _belongs(run_level: tuple[str, ...], setting: Setting, columns: tuple[str, ...]) -> bool:
+    """Whether a run of this data set and backbone should have the setting; an empty cell says nothing."""
+    where = dict(zip(columns, setting, strict=True))
+    return all(not own or where.get(name, own) == own for name, own in zip(RUN_LEVEL, run_level, strict=True))
+
+
+def _with_noise(entries: list[Entry], table: _Table) -> list[Entry]:
+    """The entries with intervals, places and means over settings, where every seed has every setting."""
+    ranked = [entry for entry in entries if not entry.reason]
+    shape = (len(ranked), len(table.seeds), len(table.settings))
+    if shape[1] < 2 or len(table.scored) < shape[1] * shape[2]:
+        return entries
+    fid, clip = np.full(shape, np.nan), np.full(shape, np.nan)
+    for s, seed in enumerate(table.seeds):
+        for k, setting in enumerate(table.settings):
+            rows = table.scored[seed, setting]
+            for v, entry in enumerate(ranked):
+                if row := rows.get(entry.variant):
+                    fid[v, s, k], clip[v, s, k] = row.fid, row.clip
+    means = [
+        Score.of(f.mean(-1).tolist(), c.mean(-1).tolist()) if np.isfinite(f).all() else None
+        for f, c in zip(fid, clip, strict=True)
+    ]
+    noise = resampled(fid, clip)
+    if noise is None:
+        told = [replace(entry, mean=mean) for entry, mean in zip(ranked, means, strict=True)]
+        return told + entries[len(ranked) :]
+    apart = noise.before | noise.before.T
+    # in the order of the ranks, so that nobody stands before one of a better place
+    places = np.maximum.accumulate(noise.before.sum(0) + 1)
+    told = [
+        replace(
+            entry,
+            rank_all_se=float(noise.se[i]),
+            rank_all_low=float(noise.low[i]),
+            rank_all_high=float(noise.high[i]),
+            place=int(places[i]),
+            ties=tuple(other.variant for j, other in enumerate(ranked) if j != i and not apart[i, j]),
+            mean=means[i],
+        )
+        for i, entry in enumerate(ranked)
+    ]
+    return told + entries[len(ranked) :]
+
+
+def standard_error(values: Sequence[float], mean: float) -> float | None:
+    """Of the mean; None for fewer than two values."""
+    n = len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n) if n > 1 else None

@@ -4,31 +4,40 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from analysis.collect import collect, results
 from analysis.markdown import markdown
 from analysis.page import page
-from analysis.rank import as_csv
+from analysis.rank import add_filters, as_csv, filters, scores_as_csv
 from analysis.results import Results
 from analysis.study import GROUP, Study, studies
 
 
-def report(roots: Sequence[Path], folder: Path, title: str | None = None) -> Path:
-    """Write report.html, report.md, ranking.csv and results.csv into `folder`; returns the path of the page.
+def report(
+    roots: Sequence[Path],
+    folder: Path,
+    title: str | None = None,
+    include: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Path:
+    """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`; returns the page's path.
+
+    `include` names what of each column to keep (`Results.include`).
 
     Raises:
-        ValueError: no run is found, or two runs claim the same (variant, seed, setting).
+        ValueError: no run is found, two runs claim the same (variant, seed, setting), or nothing is to be included.
     """
     runs = collect(roots)
-    rows = results(runs)
+    rows = results(runs).include(include)
     found = studies(runs, rows)
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
         "report.html": page(found, title),
         "report.md": markdown(found, title),
         "ranking.csv": _rankings(found),
+        "scores.csv": _scores(found),
         "results.csv": _results(rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,13 +48,24 @@ def report(roots: Sequence[Path], folder: Path, title: str | None = None) -> Pat
 
 def _rankings(found: Sequence[Study]) -> str:
     """All rankings in one table, told apart by data set, backbone and protocol."""
+    tables = [(dict(zip(GROUP, study.key, strict=True)), _read(as_csv(study.ranking))) for study in found]
+    return _written([{**key, **line} for key, lines in tables for line in lines])
+
+
+def _scores(found: Sequence[Study]) -> str:
+    """Means and errors of every variant in every setting."""
+    return _written([line for study in found for line in _read(scores_as_csv(study.ranking, study.results))])
+
+
+def _read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _written(lines: Sequence[Mapping[str, str]]) -> str:
     out = io.StringIO()
-    tables = [(study.key, list(csv.DictReader(io.StringIO(as_csv(study.ranking))))) for study in found]
-    names = dict.fromkeys(name for _, lines in tables for line in lines for name in line)
-    writer = csv.DictWriter(out, [*GROUP, *names], lineterminator="\n")
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
-    for key, lines in tables:
-        writer.writerows({**dict(zip(GROUP, key, strict=True)), **line} for line in lines)
+    writer.writerows(lines)
     return out.getvalue()
 
 
@@ -68,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="folders of runs, searched below")
     out.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
     out.add_argument("--title", help="the title; the names of the folders by default")
+    add_filters(out)
     return out
 
 
@@ -75,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a user's mistake is one line on stderr and exit code 2."""
     args = parser().parse_args(argv)
     try:
-        path = report(args.runs, args.output, args.title)
+        path = report(args.runs, args.output, args.title, filters(args))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

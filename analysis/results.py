@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
@@ -50,11 +51,11 @@ class Results:
         return ", ".join(f"{c}={v}" for c, v in zip(self.columns, setting, strict=True) if v) or "the only setting"
 
     def values(self, column: str) -> list[str]:
-        """Distinct values of a setting column, numbers in numeric order."""
+        """Distinct values of a column, numbers in numeric order."""
         return sorted({value for row in self.rows if (value := row.record.get(column))}, key=natural)
 
     def include(self, wanted: Mapping[str, Sequence[str]]) -> "Results":
-        """The rows whose columns have one of the wanted values.
+        """The rows whose columns match one of the wanted values: numbers by value, words as glob patterns.
 
         Raises:
             ValueError: a column is absent or none of its rows has a wanted value.
@@ -63,11 +64,13 @@ class Results:
         for column, asked in wanted.items():
             if not any(column in row.record for row in self.rows):
                 raise ValueError(f"cannot include by {column}: there is no such column")
-            values = [_canonical(column, value, f"--include-{column}") for value in asked]
-            if unknown := [value for value in values if value not in self.values(column)]:
-                raise ValueError(f"{column}={unknown[0]} does not occur; {column} has {', '.join(self.values(column))}")
+            known, kept = self.values(column), set()
+            for pattern in (_canonical(column, value, f"--include-{column}") for value in asked):
+                if not (matching := [value for value in known if value == pattern or fnmatchcase(value, pattern)]):
+                    raise ValueError(f"{column}={pattern} does not occur; {column} has {', '.join(known)}")
+                kept.update(matching)
             # a run without scores says only its data set and backbone: kept, it is reported as not ranked
-            rows = [row for row in rows if (got := row.record.get(column, "")) in values or not (got or row.setting)]
+            rows = [row for row in rows if (got := row.record.get(column, "")) in kept or not (got or row.setting)]
         return Results(self.columns, rows)
 
 

@@ -1,7 +1,7 @@
 """What a report says about runs that compare: one data set, one backbone, one protocol."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -10,8 +10,10 @@ from typing import Any
 
 from analysis.collect import Run
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
+from analysis.rank import NOISE
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import Results, Row, natural
+from analysis.words import flatten, lookup, number, say
 
 GROUP = ("dataset", "backbone", "protocol")
 
@@ -43,36 +45,27 @@ class Study:
         try:
             return rank(self.results)
         except ValueError:
-            entries = [
-                Entry(v, None, None, None, None, 0, None, 0, "no scores yet", False)
-                for v in dict.fromkeys(run.variant for run in self.runs)
-            ]
-            return Ranking(entries, [], [], {})
-
-    @cached_property
-    def scores(self) -> dict[tuple[str, ...], dict[str, list[Row]]]:
-        """Ranked rows by setting, then variant: one a seed."""
-        out: dict[tuple[str, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-        for row in self.results.rows:
-            if row.is_ranked and row.setting is not None:
-                out[row.setting][row.variant].append(row)
-        return out
+            variants = dict.fromkeys(run.variant for run in self.runs)
+            return Ranking([Entry(v, 0, 0, "no scores yet", False) for v in variants], [], [], {}, {})
 
     def cell(self, setting: Sequence[str], column: str) -> str:
-        return dict(zip(self.results.columns, setting, strict=True)).get(column, "")
+        columns = self.results.columns
+        return setting[columns.index(column)] if column in columns else ""
 
     def label(self, setting: Sequence[str], without: Sequence[str] = ()) -> str:
         """A setting as people say it, less what is the same for all of them."""
         words = {"steps": "{} steps", "guidance": "guidance {}", "shift": "shift {}", "grid": "{} grid"}
-        varying = [
-            name
-            for name in self.results.columns
-            if name not in (*GROUP, *without) and len({self.cell(s, name) for s in self.ranking.settings}) > 1
-        ]
+        varying = [name for name in self._varying if name not in (*GROUP, *without)]
         order = sorted(varying, key=lambda name: ("steps", "guidance", "weights").index(name) if name in
                        ("steps", "guidance", "weights") else 9)  # fmt: skip
         said = [words.get(name, "{}").format(self.cell(setting, name)) for name in order if self.cell(setting, name)]
         return ", ".join(w.replace("ema", "EMA") for w in said) or "the only setting"
+
+    @cached_property
+    def _varying(self) -> list[str]:
+        """Setting columns with several values."""
+        values = zip(*self.ranking.settings, strict=True)
+        return [name for name, own in zip(self.results.columns, values, strict=False) if len(set(own)) > 1]
 
     @cached_property
     def settings(self) -> list[tuple[str, ...]]:
@@ -132,7 +125,7 @@ class Study:
                 "dimension) is biased upwards: compare within this report only."
             )
         if len(self.ranking.seeds) == 1:
-            said.append("One seed: gaps of about 1.3 % in FID are noise, and so are close ranks.")
+            said.append(f"One seed: no intervals. {NOISE}: close ranks may well be ties.")
         if len(self.here("trainer.steps")) > 1:
             said.append(f"Runs differ in length: {', '.join(map(str, self.here('trainer.steps')))} steps.")
         return said
@@ -191,7 +184,7 @@ class Study:
         rows = []
         for setting in (s for s in self.settings if self.cell(s, "weights") != "raw"):
             floor = untrained.get(self.label(setting, without=("weights",)), [])
-            scored = [row for rows_ in self.scores[setting].values() for row in rows_]
+            scored = self.ranking.scores[setting].values()
             if floor and scored:
                 fid, clip = [r.fid for r in scored], [r.clip for r in scored]
                 rows.append((
@@ -240,48 +233,6 @@ def studies(runs: Sequence[Run], results: Results) -> list[Study]:
 def _places(values: Sequence[float]) -> list[float]:
     """The place of each value in sorted order; equal values share the mean of their places."""
     return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
-
-
-def number(value: float | None) -> str:
-    """As many digits as a score deserves: 1,204, 49.7, 4.97, 0.250."""
-    if value is None:
-        return ""
-    size = abs(value)
-    return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
-
-
-def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """A dotted key of nested mappings; None where it is absent."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys."""
-    if not isinstance(tree, Mapping):
-        return {prefix: say(tree)}
-    return {
-        k: v for key, sub in tree.items() for k, v in flatten(sub, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
-
-
-def say(value: Any) -> str:
-    """A config value in a few words: an object by its class and plain arguments."""
-    if isinstance(value, Mapping):
-        scalars = ", ".join(
-            f"{k} {say(v)}"
-            for k, v in value.items()
-            if not str(k).startswith("_") and not isinstance(v, Mapping | list)
-        )
-        parts = ", ".join(f"{k}: {say(v)}" for k, v in value.items() if isinstance(v, Mapping))
-        name = str(value.get("_target_", "")).rsplit(".", 1)[-1]
-        inner = ", ".join(filter(None, [scalars, parts]))
-        return f"{name} ({inner})" if name and inner else name or inner
-    if isinstance(value, list):
-        return ", ".join(map(say, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shared_config(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -80,7 +80,7 @@ def write_run(
                 if kind == "init":
                     fid, clip = 400 + rng.random(), 0.02
                 writer.writerow({
-                    "run": folder.name, "variant": name, "dataset": dataset, "backbone": "mmdit", "seed": seed,
+                    "run": folder.name, "variant": name, "dataset": dataset, "backbone": "mmdit-d4-w128", "seed": seed,
                     "step": 300, "weights": kind, "rule": "recombine", "grid": "common", "shift": 1.0, "steps": steps,
                     "guidance": guidance, "nfe": steps * (1 + (guidance != 1)), "n_samples": 256, "fid": fid,
                     "clip": clip, "path_length": 190 + rng.random(), "seconds": 3.2, "status": "done",

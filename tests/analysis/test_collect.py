@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from made_up_runs import write_run
 
 from analysis.collect import collect, results
@@ -12,12 +13,14 @@ def test_a_run_tells_what_its_files_say(sweep: Path) -> None:
     runs = {run.variant: run for run in collect([sweep])}
     assert len(runs) == 17
     run = runs["rf/lognorm(0.00,1.00)"]
-    assert (run.state, run.seed, run.seconds, run.named("data")) == ("done", "0", 41.0, "shapes")
+    assert (run.state, run.seed, run.seconds) == ("done", "0", 41.0)
     assert 900 <= (run.images_per_s or 0) <= 901
     assert len(run.rows) == 18
     assert run.metrics[-1]["step"] == 300  # the half-written line after it is passed over
     assert {len(column) for column in run.density.values()} == {199}
     assert len(run.prompts) == 16
+    unscored = runs["rf/lognorm(1.00,2.20)"]  # its config says what rows would
+    assert (unscored.dataset, unscored.backbone) == (run.dataset, run.backbone) == ("shapes", "mmdit-d4-w128")
     assert runs["rf/mode(1.75)"].exception == "ValueError: loss is nan at step 120"
 
 
@@ -61,6 +64,32 @@ def test_a_diverged_run_without_rows_ranks_in_its_own_data_set(tmp_path: Path) -
     write_run(tmp_path, "edm(1.20,1.80)", state="diverged", dataset="shapes")
     bad = next(e for e in rank(results(collect([tmp_path]))).entries if e.diverged)
     assert (bad.n_settings, bad.rank_all) == (12, None)
+
+
+def test_a_planned_run_without_a_folder_is_queued(tmp_path: Path) -> None:
+    for name in ("rf", "v/cos"):
+        write_run(tmp_path, name)
+    known = {"variant": "edm/rf", "seed": 0, "dataset": "shapes", "backbone": "mmdit-d4-w128", "steps": 300}
+    lines = [
+        {"sweep": "made_up", "runs": 2},
+        {"id": collect([tmp_path])[0].name},
+        {"id": "edm_rf-s0-01234567", **known},
+    ]
+    (tmp_path / "plan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"id": "cut sh')
+    runs = collect([tmp_path])
+    assert [(run.variant, run.state) for run in runs] == [("edm/rf", "queued"), ("rf", "done"), ("v/cos", "done")]
+    (late,) = rank(results(runs)).unranked
+    assert (late.variant, late.reason) == ("edm/rf", "queued, 0 of 12 settings")
+
+
+def test_configs_read_by_block_are_configs_read_whole(tmp_path: Path) -> None:
+    text = "a: 1\nlist:\n- x\n- {y: 2}\n# said\nb:\n  c: |\n    d: 3\n\n    e\n  f: 'g\n    h: i'\n'q: r': null\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    (run,) = collect([tmp_path])
+    assert run.config == yaml.safe_load(text)
+    first = write_run(tmp_path / "sweep", "rf")
+    assert collect([tmp_path / "sweep"])[0].config == yaml.safe_load((first / "config.yaml").read_text())
 
 
 def test_two_runs_of_one_variant_and_seed_are_refused_by_name(tmp_path: Path) -> None:

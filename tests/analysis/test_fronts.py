@@ -1,9 +1,10 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
-from analysis.fronts import fronts
+from analysis.fronts import fronts, fronts_of_many
 
 
 def brute_force(fid: list[float], clip: list[float]) -> list[int]:
@@ -32,6 +33,14 @@ def test_fronts_of_random_clouds_are_those_of_brute_force(levels: int) -> None:
         fid = [rng.randrange(levels) * 1.5 for _ in range(n)]
         clip = [rng.randrange(levels) * 0.01 for _ in range(n)]
         assert fronts(fid, clip) == brute_force(fid, clip)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_many_clouds_at_once_are_sorted_as_each_alone(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    for points in (1, 2, 17):
+        fid, clip = rng.integers(levels, size=(2, 40, points)) / 7
+        assert fronts_of_many(fid, clip).tolist() == [fronts(f, c) for f, c in zip(fid, clip, strict=True)]
 
 
 # Paper, Table 2: 25 steps, CLIP and FID on ImageNet, then on CC12M.

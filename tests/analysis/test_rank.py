@@ -43,6 +43,7 @@ def test_the_table_for_people_and_include(table_2: Path, capsys: pytest.CaptureF
     assert out == (tmp_path / "kept.txt").read_text()
     head, *lines = out.splitlines()
     assert head.split() == list(RANK_COLUMNS)
+    assert lines.pop().startswith("one seed: no intervals")
     assert len(lines) == len(TABLE_2)
     assert {line.split()[-1] for line in lines} == {"1"}
 
@@ -74,7 +75,45 @@ def test_a_sweep_folder_ranks_as_its_rows(sweep: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "diverged, last front + 1: edm(1.20,1.80)" in out
     assert "not ranked (2):" in out
-    assert "rf/mode(1.75): failed, 0 of 12 settings" in out
+    assert "rf/mode(1.75): failed (ValueError: loss is nan at step 120), 0 of 12 settings" in out
+
+
+def test_several_seeds_add_columns_and_keep_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scores.csv"
+    lines = [
+        f"{v},{seed},{steps},{10 * (i + 1) * (1 + 0.01 * seed)},{0.3 - 0.01 * i + 0.001 * seed}\n"
+        for i, v in enumerate("abc") for seed in (0, 1) for steps in (5, 50)
+    ]  # fmt: skip
+    path.write_text("variant,seed,steps,fid,clip\n" + "".join(lines) + "d,0,5,1,0.5\n")
+    assert main([str(path), "--csv", "--scores", str(tmp_path / "by_setting.csv")]) == 0
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert tuple(rows[0])[: len(RANK_COLUMNS)] == RANK_COLUMNS
+    assert [row["place"] for row in rows] == ["1", "2", "3", ""]
+    assert (rows[1]["fid"], rows[1]["n_seeds"], rows[1]["rank_all_low"]) == ("20.1", "2", "2")
+    assert float(rows[1]["fid_se"]) == pytest.approx(0.1)
+    # the better of all, but with one of the seeds only
+    assert "d: 0 of 2 settings, complete in 0 of 2 seeds" in captured.err
+    with (tmp_path / "by_setting.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    assert [(s["steps"], s["variant"], s["front"], s["n_seeds"]) for s in scores] == [
+        *(("5", v, str(i + 1), "2") for i, v in enumerate("abc")), ("5", "d", "", "1"),
+        *(("50", v, str(i + 1), "2") for i, v in enumerate("abc")),
+    ]  # fmt: skip
+
+
+def test_ties_are_marked_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("variant,seed,fid,clip\na,0,10,0.2\na,1,11,0.1\nb,0,12,0.1\nb,1,10,0.3\nc,0,11,0.2\nc,1,12,0.1\n")
+    assert main([str(path)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[head.split().index("place") - 3] for line in lines[:3]} == {"1="}
+
+
+def test_variants_and_settings_are_included_by_pattern(table_2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(table_2), "--csv", "--include-variant", "rf/*", "--include-variant", "v/cos"]) == 0
+    names = {row["variant"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert names == {name for name in TABLE_2 if name.startswith("rf/") or name == "v/cos"}
 
 
 def test_analysis_imports_no_torch(sweep: Path, tmp_path: Path) -> None:

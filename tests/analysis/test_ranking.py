@@ -1,5 +1,6 @@
 import random
 from collections.abc import Sequence
+from statistics import fmean
 
 import pytest
 from test_fronts import brute_force
@@ -156,22 +157,91 @@ def test_fronts_name_every_scored_variant() -> None:
     rows = [row for row in cloud(SIX, n=3) if not (row["variant"] == "v2" and row["steps"] == 5)]
     records = [(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]
     ranking = rank(build(records))
-    for (_, setting), front in ranking.fronts.items():
+    for setting, front in ranking.fronts.items():
         assert front.keys() == {"v0", "v1"} | (set() if setting[0] == "5" else {"v2"})
         assert front.get("v2") is None
         assert set(front.values()) - {None} <= {1, 2}
 
 
-def test_seeds_are_ranked_apart_then_averaged_with_their_standard_error() -> None:
-    by_seed = [cloud(SIX, draw=s, seed=s) for s in range(3)]
-    alone = [entries(rows) for rows in by_seed]
-    together = entries([row for rows in by_seed for row in rows])
+def seeded(noise: float, seeds: int = 3, apart: float = 0.2, n: int = 6) -> list[dict[str, object]]:
+    """Variants of which each is better than the next in both scores, by `apart` of the FID; runs differ by `noise`."""
+    rng = random.Random(7)
+    rows: list[dict[str, object]] = []
+    for seed in range(seeds):
+        common = rng.gauss(0, 0.3)  # what a seed does to all, far more than to each
+        for i in range(n):
+            own = rng.gauss(0, noise)
+            rows += [
+                {"variant": f"v{i}", "seed": seed, **setting, "fid": 20 * (1 + apart) ** i * (1 + common) * (1 + own),
+                 "clip": 0.3 - 0.05 * apart * i + 0.1 * common - 0.05 * own}
+                for setting in SIX
+            ]  # fmt: skip
+    return rows
+
+
+def test_scores_are_averaged_over_seeds_before_they_are_sorted() -> None:
+    rows = [row for s in range(3) for row in cloud(SIX, draw=s, seed=s)]
+    means: list[dict[str, object]] = []
+    for setting in SIX:
+        for v in range(8):
+            own = [r for r in rows if r["variant"] == f"v{v}" and setting.items() <= r.items()]
+            mean = {name: fmean(float(str(r[name])) for r in own) for name in ("fid", "clip")}
+            means.append({"variant": f"v{v}", **setting, **mean})
+    together, alone = entries(rows), entries(means)
     for name, entry in together.items():
-        ranks = [found[name].rank_all or 0.0 for found in alone]
-        mean = sum(ranks) / 3
-        assert entry.rank_all == pytest.approx(mean)
-        assert entry.rank_all_se == pytest.approx((sum((r - mean) ** 2 for r in ranks) / 2 / 3) ** 0.5)
-        assert entry.n_seeds == 3
+        assert entry.rank_all == alone[name].rank_all
+        assert (entry.n_seeds, entry.n_settings) == (3, 6)
+        assert entry.rank_all_low is not None
+        assert entry.rank_all_high is not None
+        assert entry.rank_all_low <= (entry.rank_all or 0.0) <= entry.rank_all_high
+
+
+def test_scores_of_a_setting_are_mean_standard_error_and_n() -> None:
+    rows = [{"variant": "a", "seed": s, "steps": 50, "fid": fid, "clip": 0.2} for s, fid in enumerate((1, 2, 6))]
+    (score,) = (
+        rank(build([(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]))
+        .scores[("50",)]
+        .values()
+    )
+    assert (score.fid, score.n, score.clip_se) == (3.0, 3, pytest.approx(0))
+    assert score.fid_se == pytest.approx((14 / 2 / 3) ** 0.5)
+
+
+def test_what_a_seed_does_to_all_is_no_noise() -> None:
+    found = entries(seeded(noise=0.01))
+    assert [found[f"v{i}"].place for i in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert all(entry.rank_all_low == entry.rank_all == entry.rank_all_high for entry in found.values())
+
+
+def test_gaps_inside_the_noise_are_ties() -> None:
+    found = entries(seeded(noise=0.1, apart=0.001))
+    assert {entry.place for entry in found.values()} == {1}
+    assert all(len(entry.ties) == 5 for entry in found.values())
+    # two groups: ties inside each, a clear gap between them
+    rows = seeded(noise=0.1, apart=0.001)
+    for row in rows:
+        if row["variant"] in ("v4", "v5"):
+            row["fid"], row["clip"] = 5 * float(str(row["fid"])), float(str(row["clip"])) - 0.2
+    found = entries(rows)
+    assert [found[f"v{i}"].place for i in range(6)] == [1, 1, 1, 1, 5, 5]
+    assert (found["v4"].ties, len(found["v0"].ties)) == (("v5",), 3)
+
+
+def test_the_same_rows_in_any_order_give_the_same_intervals() -> None:
+    rows = seeded(noise=0.1, apart=0.05)
+    assert entries(rows) == entries(rows[::-1])
+
+
+def test_one_seed_has_no_intervals() -> None:
+    for entry in entries(seeded(noise=0.1, seeds=1)).values():
+        assert (entry.place, entry.rank_all_low, entry.rank_all_se, entry.mean) == (None, None, None, None)
+
+
+def test_who_diverges_in_one_seed_comes_last_in_all() -> None:
+    rows = [row for row in seeded(noise=0.01) if not (row["variant"] == "v0" and row["seed"] == 1)]
+    found = entries([*rows, {"variant": "v0", "seed": 1, "status": "diverged"}])
+    assert (found["v0"].rank_all, found["v0"].place, found["v0"].mean) == (6.0, 6, None)
+    assert found["v1"].rank_all == 1.0
 
 
 def test_a_variant_without_one_of_the_seeds_has_no_rank() -> None:

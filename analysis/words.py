@@ -1,0 +1,46 @@
+"""Numbers and config values as people write them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def number(value: float | None) -> str:
+    """As many digits as a score deserves: 1,204, 49.7, 4.97, 0.250."""
+    if value is None:
+        return ""
+    size = abs(value)
+    return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """A dotted key of nested mappings; None where it is absent."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys."""
+    if not isinstance(tree, Mapping):
+        return {prefix: say(tree)}
+    return {
+        k: v for key, sub in tree.items() for k, v in flatten(sub, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def say(value: Any) -> str:
+    """A config value in a few words: an object by its class and plain arguments."""
+    if isinstance(value, Mapping):
+        scalars = ", ".join(
+            f"{k} {say(v)}"
+            for k, v in value.items()
+            if not str(k).startswith("_") and not isinstance(v, Mapping | list)
+        )
+        parts = ", ".join(f"{k}: {say(v)}" for k, v in value.items() if isinstance(v, Mapping))
+        name = str(value.get("_target_", "")).rsplit(".", 1)[-1]
+        inner = ", ".join(filter(None, [scalars, parts]))
+        return f"{name} ({inner})" if name and inner else name or inner
+    if isinstance(value, list):
+        return ", ".join(map(say, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
