@@ -1,16 +1,43 @@
-"""python -m sweeps run SWEEP [words]: every planned run that is not finished, on this machine."""
+"""python -m sweeps run SWEEP [words] [-j K]: every planned run that is not finished, on this machine."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 
+from flowzoo.runs.grouping import is_stacked
+from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, planned
 from sweeps.words import split
-from sweeps.work import work
+from sweeps.work import jobs, work
 
 
 def configure(parser: ArgumentParser) -> None:
     add_sweep(parser)
+    add_jobs(parser)
+
+
+def add_jobs(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "-j", "--jobs", type=_count, default=1, metavar="K", help="so many runs at a time, 1 by default"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
+    return int(text)
 
 
 def main(args: Namespace) -> int:
     manifest = planned(args.sweep, args.words)
-    return work(manifest.folder, [run.id for run in manifest.runs], split(args.words)[1])
+    return run_here(manifest, [run.id for run in manifest.runs], split(args.words)[1], args.jobs)
+
+
+def run_here(manifest: Manifest, ids: Sequence[str], execution: Sequence[str], at_once: int) -> int:
+    """Trains the planned runs of `ids` on this machine. Returns the exit code as `work`; raises as `work`."""
+    if at_once == 1 or not ids:
+        return work(manifest.folder, ids, execution)
+    if is_stacked(jobs(manifest, ids[:1], execution)[0]):
+        return work(manifest.folder, ids, [*execution, f"stack.processes={at_once}"])
+    from sweeps.workers import run_parallel
+
+    return run_parallel(manifest, ids, execution, at_once)

@@ -49,6 +49,8 @@ def execute(cfgs: Sequence[DictConfig], words: Sequence[str]) -> list[DictConfig
     for override in parsed:
         if override.is_sweep_override() or override.is_add() or override.is_force_add() or override.is_delete():
             raise ValueError(f"{override.input_line}: allowed is key=value with one value")
+    if not parsed:
+        return list(cfgs)
     with config_loader() as loader:
         groups = [o for o in parsed if loader.get_group_options(o.key_or_group, ObjectType.CONFIG)]
         stack = [str(o.input_line) for o in parsed if o.key_or_group.startswith("stack.")]
