@@ -65,9 +65,10 @@ class Cluster:
 
 
 def split_cluster(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words of the group `cluster`, and the others."""
+    """Words of the group `cluster`, and the others. Where configs are searched for concerns both."""
     ours = [word for word in words if key_of(word).split(".")[0] == "cluster"]
-    return ours, [word for word in words if word not in ours]
+    others = [word for word in words if word not in ours]
+    return ours + [word for word in others if key_of(word) == "hydra.searchpath"], others
 
 
 def cluster_of(words: Sequence[str]) -> Cluster:

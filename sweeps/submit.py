@@ -41,7 +41,7 @@ def main(args: Namespace) -> int:
     cluster_of(of_cluster)  # refused before a plan is written
     _check_slurm()
     manifest = planned(args.sweep, others)
-    return submit(manifest, [run.id for run in manifest.runs], [*of_cluster, *words.split(others)[1]])
+    return submit(manifest, [run.id for run in manifest.runs], args.words)
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ class Work:
 def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) -> int:
     """Submits the planned runs of `ids` that are neither finished nor in the queue; prints the jobs. Returns 0.
 
-    `given`: words of the group `cluster` and of execution. Raises one of `UserErrors`; what was submitted before an
-    error of SLURM's is recorded.
+    `given`: words of the group `cluster` and of execution; others are passed over. Raises one of `UserErrors`; what was
+    submitted before an error of SLURM's is recorded.
     """
     console = Console(soft_wrap=True, highlight=False)
-    of_cluster, execution = split_cluster(given)
+    of_cluster, others = split_cluster(given)
+    execution = words.split(others)[1]
     cluster = cluster_of(of_cluster)
     _check_slurm()
     largest = slurm.max_array_size()
