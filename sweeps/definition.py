@@ -1,8 +1,10 @@
 """A sweep file: which variants, data sets, backbones and seeds are crossed, and what all of them have in common."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,30 +13,73 @@ from flowzoo.formulation import names
 HERE = Path(__file__).parent
 
 
+ENGINES = ("solo", "stacked")
+
+
 @dataclass(frozen=True)
 class Sweep:
-    """`variants` holds printed names. `overrides` are words of flowzoo.train's command line, common to all runs."""
+    """What is crossed. `variants` holds printed names; a number of `seeds` is that many, from 0.
+
+    `cross` holds further keys with their values. `overrides` are words of flowzoo.train's command line, common to all.
+    """
 
     name: str
     variants: Sequence[str]
     data: Sequence[str] = ("shapes",)
     backbones: Sequence[str] = ("mmdit",)
-    seeds: Sequence[int] = (0,)
+    seeds: int | Sequence[int] = (0,)
+    cross: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     overrides: Sequence[str] = field(default=())
 
     def command(self, extra: Sequence[str] = ()) -> list[str]:
-        """The overrides of one Hydra multirun; `extra` come last and win. All variants of one seed come first."""
+        """The overrides of one Hydra multirun; `extra` come last and win. All variants of one seed come first.
+
+        Raises ValueError for an impossible `seeds=` or `engine=`.
+        """
         crossed = {
             "sweep": [self.name],
-            "seed": [str(seed) for seed in self.seeds],
+            "seed": _seeds(self.seeds),
             "data": self.data,
             "backbone": self.backbones,
+            **{key: [_word(value) for value in values] for key, values in self.cross.items()},
             "variant": [names.file_name(name) for name in self.variants],
         }
-        words = [*self.overrides, *extra]
-        # the engine of a sweep is the trainer of its runs
-        words = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in words]
-        return [*(f"{key}={','.join(values)}" for key, values in crossed.items()), *words]
+        words = [f"{key}={','.join(values)}" for key, values in crossed.items()]
+        return words + [translated(word) for word in (*self.overrides, *extra)]
+
+
+def translated(word: str) -> str:
+    """A sweep's own word in those of flowzoo.train: its engine is the trainer of its runs, `seeds=3` is seed=0,1,2.
+
+    Raises ValueError.
+    """
+    key, _, value = word.partition("=")
+    if key == "engine":
+        if value not in ENGINES:
+            raise ValueError(f"{word}: allowed are {', '.join(ENGINES)}")
+        return f"trainer={value}"
+    if key == "seeds":
+        try:
+            return f"seed={','.join(_seeds(yaml.safe_load(value)))}"
+        except (ValueError, yaml.YAMLError):
+            raise ValueError(f"{word}: {SEEDS}") from None
+    return word
+
+
+SEEDS = "allowed are a number of at least 1, for that many, and a list of seeds, e.g. [0, 5]"
+
+
+def _seeds(seeds: Any) -> list[str]:
+    """Raises ValueError for what `SEEDS` does not allow."""
+    listed = list(range(seeds)) if type(seeds) is int else seeds
+    if not isinstance(listed, list | tuple) or not listed or any(type(s) is not int or s < 0 for s in listed):
+        raise ValueError(f"seeds={seeds}: {SEEDS}")
+    return list(map(str, listed))
+
+
+def _word(value: Any) -> str:
+    """A value of a YAML file as a word: null, true, 0.5, text."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def sweep_names() -> list[str]:
@@ -55,11 +100,19 @@ def load(sweep: str) -> Sweep:
         raise ValueError(f"{path}: allowed are the keys {', '.join(allowed)}, of which variants is required")
     if unknown := [key for key in content if key not in allowed]:
         raise ValueError(f"{path}: key {', '.join(map(str, unknown))}: allowed are {', '.join(allowed)}")
-    for key, value in content.items():
-        if not isinstance(value, list) and (key, value) != ("variants", "all"):
+    cross = content.get("cross", {})
+    if not isinstance(cross, dict):
+        raise ValueError(f"{path}: cross={cross}: allowed are keys, each with a list of values")
+    lists = {key: value for key, value in content.items() if key not in ("cross", "seeds")}
+    for key, value in (lists | {f"cross.{key}": value for key, value in cross.items()}).items():
+        if not (isinstance(value, list) and value) and (key, value) not in (("variants", "all"), ("overrides", [])):
             raise ValueError(f"{path}: {key}={value}: allowed is a list")
     if content["variants"] == "all":
         content["variants"] = list(names.TABLE)
     if unknown := [name for name in content["variants"] if name not in names.TABLE]:
         raise ValueError(f"{path}: variant {', '.join(map(str, unknown))}: allowed are {', '.join(names.TABLE)}")
+    try:
+        _seeds(content.get("seeds", 1))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return Sweep(name=path.stem, **content)

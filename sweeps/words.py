@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.runs.config import config_loader
+from sweeps.definition import translated
 
 # What can change neither a weight nor a score.
 EXECUTION = (
@@ -43,9 +44,7 @@ def execute(cfgs: Sequence[DictConfig], words: Sequence[str]) -> list[DictConfig
             f"{planning[0]} changes what is planned: allowed are {', '.join(EXECUTION)}, "
             "or python -m sweeps plan SWEEP ... --replace"
         )
-    # the engine of a sweep is the trainer of its runs
-    words = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in words]
-    parsed = OverridesParser.create().parse_overrides(list(words))
+    parsed = OverridesParser.create().parse_overrides([translated(word) for word in words])
     for override in parsed:
         if override.is_sweep_override() or override.is_add() or override.is_force_add() or override.is_delete():
             raise ValueError(f"{override.input_line}: allowed is key=value with one value")

@@ -1,5 +1,6 @@
 """Sweep files: what they may say, and the command that they stand for."""
 
+import re
 import subprocess
 import sys
 
@@ -34,12 +35,31 @@ def test_a_sweep_is_one_multirun_command():
     ]
 
 
+def test_seeds_are_a_number_or_a_list_and_further_keys_are_crossed():
+    sweep = Sweep("x", ["rf"], seeds=2, cross={"optimizer.lr": [1e-4, "3e-4"], "data.mean": [None]})
+    assert sweep.command(["seeds=[0,5]"]) == [
+        *("sweep=x", "seed=0,1", "data=shapes", "backbone=mmdit", "optimizer.lr=0.0001,3e-4", "data.mean=null"),
+        *("variant=rf", "seed=0,5"),
+    ]
+    assert sweep.command(["seeds=3"])[-1] == "seed=0,1,2"
+    assert sweep.command(["engine=stacked"])[-1] == "trainer=stacked"
+
+
+@pytest.mark.parametrize("word", ["seeds=0", "seeds=-1", "seeds=a", "seeds=[0,-1]", "seeds=[", "engine=many"])
+def test_impossible_seeds_and_engines_are_named(word):
+    with pytest.raises(ValueError, match=re.escape(word)):
+        Sweep("x", ["rf"]).command([word])
+
+
 BAD = [
     ("variants: [rf]\nbackbone: [dit]", "key backbone: allowed are variants, data, backbones"),
     ("data: [shapes]", "variants is required"),
     ("variants: [rf, rff]", "variant rff: allowed are"),
     ("variants: some", "variants=some: allowed is a list"),
-    ("variants: [rf]\nseeds: 3", "seeds=3: allowed is a list"),
+    ("variants: [rf]\nseeds: 0", "seeds=0: allowed are a number of at least 1"),
+    ("variants: [rf]\nseeds: [0, x]", "allowed are a number of at least 1"),
+    ("variants: [rf]\ncross: [1]", "cross=[1]: allowed are keys"),
+    ("variants: [rf]\ncross: {optimizer.lr: 1}", "cross.optimizer.lr=1: allowed is a list"),
     ("- rf", "allowed are the keys"),
     ("a: [", "while parsing"),
 ]
