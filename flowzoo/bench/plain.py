@@ -14,8 +14,6 @@ from flowzoo.bench.stopwatch import Stopwatch
 from flowzoo.build import Built, precision_of
 from flowzoo.encoders.text import Text
 
-MODES = {"eager": None, "compiled": "default", "cudagraphs": "reduce-overhead"}
-
 
 class Inputs:
     """Random inputs and targets of the shapes that a built network takes."""

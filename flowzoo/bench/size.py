@@ -13,6 +13,7 @@ from flowzoo.runs.config import compose_jobs, config_loader
 
 CLIP_LENGTH = 77  # tokens of a text encoder at most
 FOREVER = 10**9
+MODES = {"eager": None, "compiled": "default", "cudagraphs": "reduce-overhead"}  # names of torch.compile's modes
 
 
 def configure_size(parser: ArgumentParser) -> None:
@@ -24,6 +25,12 @@ def configure_size(parser: ArgumentParser) -> None:
     group.add_argument("--batch", type=positive, default=128)
     group.add_argument("--images", type=positive, default=4096, help="of the data set")
     group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
+    group.add_argument(
+        "--compile",
+        choices=("auto", *MODES),
+        default="auto",
+        help="of ours; auto: as training does (CUDA graphs on a GPU)",
+    )
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
@@ -50,6 +57,11 @@ def peers_of(args: Namespace, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise ValueError(f"--peer {name}: allowed are all, none, {', '.join(known)}")
     return asked
+
+
+def mode_of(args: Namespace, automatic: str | None) -> str | None:
+    """How ours is compiled."""
+    return automatic if args.compile == "auto" else MODES[args.compile]
 
 
 def positive(text: str) -> int:

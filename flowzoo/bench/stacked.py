@@ -14,7 +14,17 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.bench.report import Report
-from flowzoo.bench.size import configs, configure_peers, configure_repeats, configure_size, peers_of, positive, words_of
+from flowzoo.bench.size import (
+    MODES,
+    configs,
+    configure_peers,
+    configure_repeats,
+    configure_size,
+    mode_of,
+    peers_of,
+    positive,
+    words_of,
+)
 
 PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs")
 
@@ -38,12 +48,13 @@ def measure(args: Namespace, report: Report) -> int:
         cfg = cfgs[0]
 
         from flowzoo.bench.measure import Measure, training_flops
-        from flowzoo.bench.plain import MODES, flowzoo_step, taking
+        from flowzoo.bench.plain import flowzoo_step, taking
         from flowzoo.bench.processes import together, visible_gpus
         from flowzoo.bench.subject import Solo, Stack
-        from flowzoo.build import build, device_of, source_of
+        from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
+        ours = mode_of(args, compile_mode_of(cfg, device))
         gpus: list[str | None] = [*visible_gpus()] if device.type == "cuda" else [None] * args.gpus
         if args.gpus > len(gpus):
             raise ValueError(f"--gpus {args.gpus}: allowed is at most {len(gpus)}, as many as there are")
@@ -56,11 +67,11 @@ def measure(args: Namespace, report: Report) -> int:
 
         def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:
             with report.measuring(measure=name, variants=len(some)):
-                subject = Stack(some, folder / name)
+                subject = Stack(some, folder / name, ours)
                 for loop in loops:
                     run = {"bare": subject.bare, "lightning": subject.lightning}[loop]
                     key = name if loop == "lightning" else f"{name}-{loop}"
-                    rates[key] = bench.time(run, flops, len(some), measure=name, loop=loop)
+                    rates[key] = bench.time(run, flops, len(some), measure=name, loop=loop, compile=ours)
             bench.clear()
 
         def several(name: str, task: Callable[..., float], jobs: Sequence[tuple], on: Sequence[str | None]) -> None:
@@ -76,7 +87,7 @@ def measure(args: Namespace, report: Report) -> int:
             shares = [cfgs[k :: args.gpus] for k in range(args.gpus)]
             stack(shares[0], "share", ("lightning",))
             jobs = [
-                ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), *laps)
+                ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), ours, *laps)
                 for k, share in enumerate(shares)
             ]
             several("dealt", dealt, jobs, gpus[: args.gpus])
@@ -114,13 +125,13 @@ def ratios(rates: dict[str, float | None], args: Namespace) -> dict[str, float]:
     return {name: round(value, 4) for name, value in told.items()}
 
 
-def dealt(ready: Callable[[], object], texts: Sequence[str], folder: str, *laps: float) -> float:
+def dealt(ready: Callable[[], object], texts: Sequence[str], folder: str, mode: str | None, *laps: float) -> float:
     """Variant-steps a second of one GPU's share, in a process of its own."""
     from flowzoo.bench.stopwatch import Stopwatch
     from flowzoo.bench.subject import Stack
 
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
-    Stack([_read(text) for text in texts], Path(folder)).lightning(watch)
+    Stack([_read(text) for text in texts], Path(folder), mode).lightning(watch)
     return len(texts) * watch.rate
 
 
@@ -128,7 +139,7 @@ def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps:
     """Steps a second of one model in a process of its own."""
     import torch
 
-    from flowzoo.bench.plain import MODES, flowzoo_step
+    from flowzoo.bench.plain import flowzoo_step
     from flowzoo.bench.stopwatch import Stopwatch
     from flowzoo.build import build, device_of
 

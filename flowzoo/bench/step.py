@@ -11,7 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flowzoo.bench.report import Report
-from flowzoo.bench.size import configs, configure_peers, configure_repeats, configure_size, peers_of, words_of
+from flowzoo.bench.size import (
+    MODES,
+    configs,
+    configure_peers,
+    configure_repeats,
+    configure_size,
+    mode_of,
+    peers_of,
+    words_of,
+)
 
 PEERS = ("eager", "plain", "compiled", "cudagraphs", "diffusers", "diffusers-compiled")
 OF_PLAIN = {"plain": "eager", "compiled": "compiled", "cudagraphs": "cudagraphs"}
@@ -30,7 +39,7 @@ def measure(args: Namespace, report: Report) -> int:
         (cfg,) = configs(words_of(args, Path(folder) / "runs"), 1)
 
         from flowzoo.bench.measure import Measure, training_flops
-        from flowzoo.bench.plain import MODES, diffusers_step, flowzoo_step, taking
+        from flowzoo.bench.plain import diffusers_step, flowzoo_step, taking
         from flowzoo.bench.subject import Solo
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
@@ -49,7 +58,7 @@ def measure(args: Namespace, report: Report) -> int:
                 rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
 
         with report.measuring(measure="ours"):
-            both("ours", compile_mode_of(cfg, device))
+            both("ours", mode_of(args, compile_mode_of(cfg, device)))
         bench.clear()
         for peer in peers:
             with report.measuring(peer=peer):

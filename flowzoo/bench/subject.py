@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from flowzoo.bench.stopwatch import ClockedRun, Enough, Stopwatch
-from flowzoo.build import build, build_stack, compile_mode_of, device_of, precision_of, source_of
+from flowzoo.build import build, build_stack, device_of, precision_of, source_of
 from flowzoo.data.loader import Batches
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.runs.store import Run
@@ -46,13 +46,17 @@ class Subject:
         runs = [ClockedRun(self.folders[0], watch), *map(Run, self.folders[1:])]
         with suppress(Enough):
             train_module(cfgs, runs, self.module, self.val, lambda: 0.0, AtomicIO(), resume=False)
+        self.module.on_fit_end()  # which Lightning leaves out where training ends by an exception
 
     def bare(self, watch: Stopwatch) -> None:
         """The same steps of the same module, called one after another."""
         watch.run(bare_step(self.module, self.cfg, self.device), self.device)
+        self.module.on_fit_end()
 
 
 class Solo(Subject):
+    """One run; as `flowzoo.training.fit.fit` makes it."""
+
     def __init__(self, cfg: DictConfig, folder: Path, compile_mode: str | None) -> None:
         super().__init__([cfg], folder)
         built = build(cfg, self.folders[0], self.train)
@@ -72,7 +76,9 @@ class Solo(Subject):
 
 
 class Stack(Subject):
-    def __init__(self, cfgs: Sequence[DictConfig], folder: Path) -> None:
+    """Many runs of one seed; as `flowzoo.training.stack.fit_stack` makes them."""
+
+    def __init__(self, cfgs: Sequence[DictConfig], folder: Path, compile_mode: str | None) -> None:
         super().__init__(cfgs, folder)
         cfg = self.cfg
         built = build_stack(cfgs, self.folders, self.train)
@@ -86,7 +92,7 @@ class Stack(Subject):
             seeds=[one.seed for one in cfgs],
             steps=cfg.trainer.steps,
             clip_norm=cfg.trainer.clip_norm,
-            compile_mode="default" if compile_mode_of(cfg, self.device) else None,
+            compile_mode=compile_mode,
             stream=lambda on, seeds: [self._stream(built.text, on)],  # one seed
         )
 
@@ -119,10 +125,11 @@ def bare_step(module: Trained, cfg: DictConfig, device: torch.device) -> Callabl
         batch = next(batches)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             loss: Any = module.training_step(batch, trainer.global_step)
-        module.optimizer_zero_grad(0, trainer.global_step, optimizer)
-        module.backward(loss)
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
+        if loss is not None:  # a stack has updated its weights itself
+            module.optimizer_zero_grad(0, trainer.global_step, optimizer)
+            module.backward(loss)
+            module.configure_gradient_clipping(optimizer)
+            optimizer.step()
         if schedule is not None:
             schedule.step()
         trainer.global_step += 1
