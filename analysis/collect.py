@@ -211,6 +211,9 @@ def collect(roots: Iterable[Path]) -> list[Run]:
 
 def _folders(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
+        if "trials.csv" in files:  # a search: its runs are points of its own section, not variants to rank
+            folders.clear()
+            continue
         is_report = "report.html" in files  # kept beside its runs, with a results.csv of all of them
         if not is_report and {"config.yaml", "status.json", "results.csv"} & set(files):
             yield Path(place)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from analysis.paper import CITATION
 from analysis.rank import columns, text_cell
+from analysis.searches import Search
 from analysis.study import Study, Table
 
 
-def markdown(studies: Sequence[Study], title: str) -> str:
+def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
     """The whole report."""
     parts = [
         f"# {title}",
@@ -29,6 +30,8 @@ def markdown(studies: Sequence[Study], title: str) -> str:
         if study.extractor:
             parts += ["### Extractor", "\n".join(f"- {key}: {value}" for key, value in study.extractor.items())]
         parts += ["### Runs", table(study.status)]
+    for search in searches:
+        parts += [f"## {search.title}", f"{search.counts()}. The Pareto front:", table(search.table())]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

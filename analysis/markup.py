@@ -1,7 +1,9 @@
 """Pieces of HTML that every part of the page is made of."""
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from analysis.study import Table
 from analysis.words import number
@@ -42,6 +44,30 @@ def table(content: Table, marks: Marks | None = None, numeric: bool = True) -> s
 def _is_numeric(texts: Sequence[str]) -> bool:
     said = [text for text in texts if text]
     return bool(said) and all(text[0] in "-+.0123456789?" for text in said)
+
+
+def figure(
+    id: str, title: str, intro: str, specs: Sequence[tuple[str, Any]], labels: Sequence[str] = (), asks: str = ""
+) -> str:
+    """Charts side by side, each a name and its specification; of several `labels` the page `asks` for one."""
+    ids = [f"{id}-{name}" for name, _ in specs]
+    choice = ""
+    if len(labels) > 1:
+        options = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(labels))
+        choice = f'<label>{asks} <select data-charts="{" ".join(ids)}">{options}</select></label>'
+    elif labels:
+        choice = f"<p class=muted>{asks}: {escape(labels[0])}</p>"
+    charts = "".join(
+        f'<figure><div class="chart" data-spec="{id}"></div></figure>'
+        f'<script type="application/json" id="{id}">{_json(spec)}</script>'
+        for id, (_, spec) in zip(ids, specs, strict=True)
+    )
+    return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="pair">{charts}</div>'
+
+
+def _json(spec: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
 def spread(mean: float, se: float | None) -> str:

@@ -1,6 +1,5 @@
 """The HTML page of a report: one file that loads nothing, with its charts, pictures, style and scripts inside."""
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,9 +13,11 @@ import yaml
 from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
-from analysis.markup import Marks, table
+from analysis.markup import Marks, figure, table
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
+from analysis.search_section import search_section
+from analysis.searches import Search
 from analysis.seed_charts import attainment, intervals
 from analysis.study import Study, shared_config
 from analysis.thumbnails import thumbnails
@@ -26,13 +27,14 @@ PICTURES = 3_000_000  # bytes of sample pictures, which with the chart library k
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(studies: Sequence[Study], title: str) -> str:
+def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
     """The whole report."""
     with ThreadPoolExecutor(1) as pool:  # a second of work outside Python
         library = pool.submit(_library)
         family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
         sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
         body = "".join(section.html() for section in sections)
+        body += "".join(search_section(search, f"search{i}") for i, search in enumerate(searches))
     chips = "".join(
         f'<button class="chip" aria-pressed="true" data-family="{escape(name)}" style="--family:{colour}">'
         f'<span class="dot"></span>{escape(name)}</button>'
@@ -40,8 +42,9 @@ def page(studies: Sequence[Study], title: str) -> str:
     )
     here = files("analysis")
     contents = ""
-    if len(studies) > 1:
+    if len(studies) + len(searches) > 1:
         links = "".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in sections)
+        links += "".join(f'<a href="#search{i}">{escape(s.title)}</a>' for i, s in enumerate(searches))
         contents = (
             f"<nav>{links}</nav><p class=muted>Scores of different data, backbones and protocols do not compare.</p>"
         )
@@ -199,19 +202,7 @@ class _Section:
     def _figure(
         self, title: str, intro: str, specs: Sequence[tuple[str, Any]], labels: Sequence[str] = (), asks: str = ""
     ) -> str:
-        ids = [f"{self.id}-{name}" for name, _ in specs]
-        choice = ""
-        if len(labels) > 1:
-            options = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(labels))
-            choice = f'<label>{asks} <select data-charts="{" ".join(ids)}">{options}</select></label>'
-        elif labels:
-            choice = f"<p class=muted>{asks}: {escape(labels[0])}</p>"
-        charts = "".join(
-            f'<figure><div class="chart" data-spec="{id}"></div></figure>'
-            f'<script type="application/json" id="{id}">{_json(spec)}</script>'
-            for id, (_, spec) in zip(ids, specs, strict=True)
-        )
-        return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="pair">{charts}</div>'
+        return figure(self.id, title, intro, specs, labels, asks)
 
     def _samples(self) -> str:
         study = self.study
@@ -248,8 +239,3 @@ class _Section:
             f"<details><summary>Config, as far as all runs share it</summary><pre>{text}</pre></details>"
             f"<details><summary>Config keys in which runs differ</summary><pre>{different}</pre></details>"
         )
-
-
-def _json(spec: Any) -> str:
-    """JSON that may stand inside a script element."""
-    return json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

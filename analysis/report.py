@@ -13,6 +13,7 @@ from analysis.markdown import markdown
 from analysis.page import page
 from analysis.rank import add_filters, as_csv, filters, scores_as_csv
 from analysis.results import Results
+from analysis.searches import searches
 from analysis.study import GROUP, Study, studies
 
 
@@ -24,22 +25,25 @@ def report(
 ) -> Path:
     """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`; returns the page's path.
 
+    Searches (trials.csv) have sections of their own, and no part in the CSV files.
+
     `include` names what of each column to keep (`Results.include`).
 
     Raises:
         ValueError: no run is found, two runs claim the same (variant, seed, setting), or nothing is to be included.
     """
-    runs = collect(roots)
+    found_searches = searches(roots)
+    inside = {search.folder for search in found_searches}
+    runs = collect([root for root in roots if root not in inside]) if set(roots) - inside else []
     rows = results(runs).include(include)
-    found = studies(runs, rows)
+    found = studies(runs, rows) if runs else []
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
-        "report.html": page(found, title),
-        "report.md": markdown(found, title),
-        "ranking.csv": _rankings(found),
-        "scores.csv": _scores(found),
-        "results.csv": _results(rows),
+        "report.html": page(found, title, found_searches),
+        "report.md": markdown(found, title, found_searches),
     }
+    if runs:
+        written |= {"ranking.csv": _rankings(found), "scores.csv": _scores(found), "results.csv": _results(rows)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")
