@@ -1,17 +1,23 @@
 """python -m sweeps plan SWEEP [words] [--replace]: what a sweep will run, resolved, checked and frozen."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from flowzoo.runs.check import check_values, plain_values
 from flowzoo.runs.config import check_distinct, check_jobs, config_loader, expand_jobs
 from flowzoo.runs.store import RunError, code_version
 from sweeps.definition import Sweep, load
+from sweeps.estimate import parts
 from sweeps.manifest import PLAN, Manifest, Planned
-from sweeps.words import execute, key_of, split
+from sweeps.words import EXECUTION, execute, key_of, split
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -27,13 +33,46 @@ def add_sweep(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> int:
     folder = folder_of(args.sweep, args.words)
+    if args.replace and folder == Path(args.sweep):
+        raise ValueError(f"{folder} --replace: allowed is the sweep's name or YAML file, which says what to plan")
     if args.replace or not (folder / PLAN).exists():
         manifest = plan_of(load(args.sweep), args.words)
         manifest.write()
     else:
         manifest = planned(args.sweep, args.words)
-    print(f"{len(manifest.runs)} runs planned in {manifest.folder}")
+    show(manifest)
+    if folder != Path(args.sweep) and not args.words and not args.replace:
+        now = plan_of(load(args.sweep), manifest.command)
+        if differences := manifest.differences(now):
+            print(f"note: the sweep says otherwise by now, --replace plans it anew: {_some(differences)}")
     return 0
+
+
+def show(manifest: Manifest) -> None:
+    """Prints what a plan will take, what of it is done, and what should be known before it starts."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    table = Table("data", "backbone", "runs", "finished", "steps", "left", "hours left", title=str(manifest.folder))
+    kinds = parts(manifest)
+    for part in kinds:
+        counts = (f"{n:,}" for n in (part.runs, part.finished, part.steps, part.steps_left))
+        table.add_row(part.dataset, part.backbone, *counts, "-" if part.hours is None else f"{part.hours:,.1f}")
+    console.print(table)
+    words = f", with {shlex.join(manifest.command)}" if manifest.command else ""
+    console.print(f"{len(manifest.runs)} runs planned at {manifest.created}, code {manifest.code_version}{words}")
+    for speed in dict.fromkeys(str(part.speed) for part in kinds if part.speed):
+        console.print(f"GPU-hours, or hours of the device that was measured, one run at a time: {speed}")
+    if any(part.hours is None and part.steps_left for part in kinds):
+        console.print("no measured speed yet for some: no runs alike in this folder or in planned ones beside it")
+    seeds = Counter((run.variant, run.dataset, run.backbone, run.config["optimizer"]["lr"]) for run in manifest.runs)
+    if min(seeds.values()) == 1:
+        console.print("one seed: a seed is not a result, it moves FID by several percent; seeds=3 plans three")
+    if manifest.code_version != code_version():
+        console.print(f"note: the code is {code_version()} by now; what is trained from here on says so in its status")
+
+
+def _some(differences: Sequence[str]) -> str:
+    more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+    return differences[0] + more
 
 
 def folder_of(sweep: str, words: Sequence[str] = ()) -> Path:
@@ -89,10 +128,13 @@ def planned(sweep: str, words: Sequence[str]) -> Manifest:
         return manifest
     manifest = Manifest.read(folder)
     said, _ = split(manifest.command)
-    if planning and planning != said and (differences := manifest.differences(plan_of(load(sweep), planning))):
-        more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+    if not planning or planning == said:
+        return manifest
+    if folder == Path(sweep):
+        raise RunError(f"{' '.join(planning)}: {folder} is planned; allowed are {', '.join(EXECUTION)}")
+    if differences := manifest.differences(plan_of(load(sweep), planning)):
         raise RunError(
-            f"{' '.join(planning)} is not what is planned in {folder}: {differences[0]}{more}; allowed are no such "
+            f"{' '.join(planning)} is not what is planned in {folder}: {_some(differences)}; allowed are no such "
             "words, sweep=NAME for another folder, or python -m sweeps plan SWEEP ... --replace"
         )
     return manifest
