@@ -46,7 +46,7 @@ def run_parallel(
     planned = manifest.chosen(ids)
     todo = [run for run in planned if manifest.run(run).state not in FINISHED]
     pool = _Pool(manifest, todo, list(execution), min(workers, len(todo)), task)
-    with handled_by(pool.pass_on), _threads(pool.size):
+    with handled_by(pool.pass_on), threads_for(pool.size):
         pool.work()
     there = [_outcome(manifest, run, note="already there") for run in planned if run not in todo]
     return conclude([*there, *pool.outcomes], len(planned), interrupted=bool(pool.received))
@@ -57,7 +57,7 @@ def _outcome(manifest: Manifest, run: Planned, end: End = End.DONE, note: str = 
 
 
 @contextmanager
-def _threads(workers: int) -> Iterator[None]:
+def threads_for(workers: int) -> Iterator[None]:
     """Processes that share the cores must not each use all of them; for the processes started in the block."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
@@ -206,7 +206,8 @@ def _serve(pipe: Connection, folder: Path, execution: Sequence[str], task: Task,
     with open(folder / LOGS / f"{number}.log", "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _use_gpu(number, size)
+    if (gpu := gpu_of(number, size)) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
     manifest = Manifest.read(folder)
     console = Console(soft_wrap=True, highlight=False)
     while True:
@@ -233,9 +234,8 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _use_gpu(number: int, size: int) -> None:
-    """Workers are dealt to the GPUs in turn."""
+def gpu_of(number: int, size: int) -> str | None:
+    """Workers are dealt to the GPUs in turn; None where that is not needed."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else list(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
-    if gpus and size > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]  # before torch is imported
+    return gpus[number % len(gpus)] if gpus and size > 1 else None

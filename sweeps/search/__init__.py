@@ -1,13 +1,15 @@
 """python -m sweeps search STUDY [words] [-j K]: Optuna's ask and tell over the parameters of a formulation."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+
+from sweeps.run import add_jobs
 
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a name in sweeps/studies or a YAML file")
     parser.add_argument("words", nargs="*", metavar="key=value", help="as for flowzoo.train; n_trials=N, storage=URL")
-    parser.add_argument("-j", "--jobs", type=_count, default=1, metavar="K", help="workers on this machine; default 1")
+    add_jobs(parser)
 
 
 def main(args: Namespace) -> int:
@@ -34,9 +36,3 @@ def main(args: Namespace) -> int:
             Console().print(front(queue.trials, list(study.parameters)))
             print(f"python -m analysis.report {folder} -o {folder / 'report'}")
     return code
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
-    return int(text)

@@ -1,5 +1,6 @@
 """Several workers of one search on this machine, each a process of its own with the same command."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,15 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flowzoo.training.signals import handled_by
 from sweeps.search.queue import Queue
 from sweeps.search.table import COUNTED, state_of
+from sweeps.workers import LOGS, gpu_of, threads_for
 
 
 def workers(args: Namespace, queue: Queue) -> int:
-    """Starts them, shows how far they are, passes signals on. What each says is in <folder>/workers/<k>.log.
+    """Starts them, shows how far they are, passes signals on. What each says is in <folder>/.work/<k>.log.
 
     A worker that dies is not replaced: the others take up its trial. Returns 0 once all is done, 130 when interrupted,
     1 where no worker is left before.
     """
-    logs = queue.folder / "workers"
+    logs = queue.folder / LOGS
     logs.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "sweeps", "search", args.study, *args.words]
     children: list[subprocess.Popen[bytes]] = []
@@ -33,11 +35,13 @@ def workers(args: Namespace, queue: Queue) -> int:
         for child in children:
             child.send_signal(number)
 
-    with handled_by(pass_on):
+    with handled_by(pass_on), threads_for(args.jobs):
         for k in range(args.jobs):
+            gpu = gpu_of(k, args.jobs)
+            env = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
             with open(logs / f"{k}.log", "ab") as log:
                 # a session of its own: Ctrl-C reaches it once, from here
-                children.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+                children.append(subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True))
         _watch(queue, children)
     if received:
         print("sweeps search: stopped; the same command goes on from here", file=sys.stderr)
