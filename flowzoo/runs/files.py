@@ -42,24 +42,34 @@ def saying(what: str) -> Iterator[None]:
     """Turns the system's refusals (full disk, no permission) into one clear message."""
     try:
         yield
-    except OSError as error:
-        raise RunError(f"{what}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # torch raises the latter
+        if (refusal := error if isinstance(error, OSError) else _refusal(error)) is None:
+            raise
+        raise RunError(f"{what}: {refusal.strerror or refusal}") from refusal
 
 
 def explained(error: Exception) -> Exception:
     """A user's mistake or a full disk, from wherever it came, as RunError; anything else as it is.
 
-    What an object's constructor refuses comes wrapped by Hydra, what the system refuses perhaps by torch.
+    What an object's constructor refuses comes wrapped by Hydra.
     """
+    if isinstance(error, RunError):
+        return error
     cause = error.__cause__
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         return _told(str(cause), cause)
-    link: BaseException | None = error
-    while link is not None and not isinstance(error, RunError):
-        if isinstance(link, OSError) and (link.errno in DISK or (link is error and isinstance(link, PermissionError))):
-            return _told(f"{link.strerror}: {link.filename or 'nothing more can be written'}", link)
-        link = link.__cause__ or link.__context__
+    refusal = error if isinstance(error, PermissionError) else _refusal(error)
+    if refusal is not None:
+        return _told(f"{refusal.strerror}: {refusal.filename or 'nothing more can be written'}", refusal)
     return error
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """The full disk, if any, behind an error."""
+    link: BaseException | None = error
+    while link is not None and not (isinstance(link, OSError) and link.errno in DISK):
+        link = link.__cause__ or link.__context__
+    return link
 
 
 def _told(words: str, cause: BaseException) -> RunError:

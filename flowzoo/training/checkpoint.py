@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from flowzoo.runs.files import RunError
+from flowzoo.runs.files import RunError, saying
 from flowzoo.training.ema import average
 
 PREFIX = "backbone."
@@ -21,17 +21,21 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole."""
+    """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole.
+
+    Raises RunError for a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
-        raise
+    with saying(f"cannot write {path}"):
+        try:
+            write(beside)
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
+            raise
 
 
 def save(content: Mapping[str, Any], path: Path) -> None:

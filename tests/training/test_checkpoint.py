@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowzoo.training.checkpoint import load_weights, prefixed, save_weights, write_atomically
+from flowzoo.runs.files import RunError, saying
+from flowzoo.training.checkpoint import load_weights, prefixed, save, save_weights, step_of, write_atomically
 from flowzoo.training.ema import EMA
 
 
@@ -56,6 +57,28 @@ def test_a_writer_that_dies_leaves_the_old_file(tmp_path: Path) -> None:
         part.write_text("ne")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"cannot write .*file: disk full"):
         write_atomically(path, dies)
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_cut_anywhere_is_named(tmp_path: Path) -> None:
+    net, ema = trained()
+    path = tmp_path / "last.ckpt"
+    save_weights(path, prefixed(net.state_dict()), ema.state_dict(), step=7, val_loss=0.5)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), 97):
+        path.write_bytes(whole[:end])
+        with pytest.raises(RunError, match=r"cannot read .*last\.ckpt, it is cut short .* --from scratch"):
+            step_of(path)
+        with pytest.raises(RunError, match=r"cannot read .*last\.ckpt"):
+            load_weights(path, nn.Linear(3, 2), "ema")
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file() -> None:
+    with (
+        pytest.raises(RunError, match="cannot write /dev/full: No space left on device"),
+        saying("cannot write /dev/full"),
+    ):
+        save({"x": torch.zeros(10_000)}, Path("/dev/full"))
