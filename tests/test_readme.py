@@ -59,7 +59,7 @@ HOW: list[tuple[str, str, list[str]]] = [
     (r"train_clip .*photos", RUN, TINY_CLIP),
     (r"train_clip .*cifar10", ACCEPTED, []),  # minutes on a GPU
     (r"sweeps list", RUN, []),
-    (r"sweeps run", ACCEPTED, []),  # minutes to hours
+    (r"sweeps (plan|run|retry)", ACCEPTED, []),  # minutes to hours
     (r"analysis\.report runs/sd3_61", ACCEPTED, []),  # its runs take hours
     (r"analysis\.(rank|report) runs/tour", RUN, []),
 ]
@@ -112,8 +112,10 @@ def run(module: str, argv: list[str], monkeypatch) -> int:
 
 def accept(module: str, argv: list[str]) -> None:
     """Raises, or exits, where the command would refuse its arguments."""
-    if module == "sweeps" and argv[0] == "run":
-        plan_of(load(argv[1]), argv[2:])
+    if module == "sweeps":
+        words = [word for word in argv[2:] if "=" in word]
+        subprocess.run([sys.executable, "-m", "sweeps", *argv, "--help"], capture_output=True, check=True)
+        plan_of(load(argv[1]), words)
     elif module == "analysis.report":
         analysis.report.parser().parse_args(argv)
     elif module == "flowzoo.train":

@@ -12,6 +12,9 @@ COMMANDS = [
     ["flowzoo.train", "trainer.steps=0"],
     ["sweeps", "list", "sd3_61"],
     ["sweeps", "run", "demo", "trainer.steps=0"],
+    ["sweeps", "run", "demo", "-j", "2", "trainer.log_every=0"],
+    ["sweeps", "plan", "--help"],
+    ["sweeps", "retry", "demo", "--all"],
     ["analysis.rank", "--help"],
 ]
 CODE = """
