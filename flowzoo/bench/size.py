@@ -108,12 +108,12 @@ def words_of(args: Namespace, runs: Path) -> list[str]:
 
 def configs(words: Sequence[str], variants: int) -> list[DictConfig]:
     """So many of the paper's 61 and, from the 62nd on, the same again at other learning rates. Raises `UserErrors`."""
-    names = list(TABLE)
-    made = []
+    names = [file_name(name) for name in TABLE]
+    made: list[DictConfig] = []
     with config_loader() as loader:
-        for i in range(variants):
-            lap, place = divmod(i, len(names))
-            own = [f"variant={file_name(names[place])}", f"optimizer.lr={1e-4 * (1 + 0.01 * lap)}"]
-            made += compose_jobs(loader, "train", [*words, *own], multirun=False)
+        while len(made) < variants:
+            rate = 1e-4 * (1 + 0.01 * (len(made) // len(names)))
+            own = [f"variant={','.join(names[: variants - len(made)])}", f"optimizer.lr={rate}"]
+            made += compose_jobs(loader, "train", [*words, *own], multirun=True)
     check_train(made[0])
     return made
