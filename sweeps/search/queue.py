@@ -51,7 +51,7 @@ class Queue:
                 self._bury()
                 self.trials = self._open()
         except BaseException:
-            self.__exit__()
+            self._die()
             for empty in (self.place, self.folder):
                 with suppress(OSError):  # of a study that has begun already
                     empty.rmdir()
@@ -59,6 +59,13 @@ class Queue:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """What this worker still holds waits for whoever comes next."""
+        self._die()
+        with suppress(RunError), self._alone():  # they are found out as a dead worker's, too
+            self._returned()
+            self._export()
+
+    def _die(self) -> None:
         with suppress(OSError):
             self.alive.release()
             self.me.rmdir()
@@ -66,8 +73,8 @@ class Queue:
     def take(self, most: int) -> list[Trial]:
         """Up to `most` trials to judge, with their parameters drawn; none where the rest is done or in other hands."""
         with self._alone():
-            known = self._returned(self.trials.get_trials(deepcopy=False))
-            states = Counter(state_of(trial) for trial in known)
+            self._returned()
+            states = Counter(map(state_of, self.trials.get_trials(deepcopy=False)))
             left = self.study.n_trials - states["running"] - sum(states[state] for state in COUNTED)
             return [self._ask() for _ in range(min(most, left))]
 
@@ -121,23 +128,17 @@ class Queue:
         now = self.storage.get_trial(trial._trial_id)
         return now.state == TrialState.RUNNING and now.user_attrs.get("worker") == self.me.name
 
-    def _returned(self, known: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """The trials, those of dead workers waiting again."""
-        lost = [trial for trial in known if trial.state == TrialState.RUNNING and not self._lives(trial)]
-        for trial in lost:
-            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-        return self.trials.get_trials(deepcopy=False) if lost else known
-
-    def _lives(self, trial: FrozenTrial) -> bool:
-        """Whether the worker that has the trial does. One that died before it said so has left no name."""
-        return "worker" in trial.user_attrs and self._is_alive(self.place / trial.user_attrs["worker"])
+    def _returned(self) -> None:
+        """Has the trials of dead workers wait again. One that died before it gave its name to a trial has left none."""
+        for trial in self.trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get("worker")
+            if worker is None or not self._is_alive(self.place / worker):
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def _is_alive(self, worker: Path) -> bool:
         held = Held.read(worker / LOCK)
-        if held is None:
-            return False
-        self.alive.beat()
-        return not held.lost(self.alive.own.stat().st_mtime)
+        # our own lock has just been written, by the clock that theirs is touched by
+        return held is not None and not held.lost(self.turn.own.stat().st_mtime)
 
     def _bury(self) -> None:
         """Removes what dead workers have left."""
@@ -172,14 +173,18 @@ class Queue:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = RunLock(self.place)
-        while lock.acquire() is not None:
-            time.sleep(random.uniform(0.002, 0.02))
+        """Raises RunError for a full disk and the like. What was not written did not happen."""
+        self.turn = RunLock(self.place)
         try:
-            _mend(self._journal)
-            yield
-        finally:
-            lock.release()
+            while self.turn.acquire() is not None:
+                time.sleep(random.uniform(0.002, 0.02))
+            try:
+                _mend(self._journal)
+                yield
+            finally:
+                self.turn.release()
+        except OSError as error:
+            raise RunError(f"cannot write in {self.folder}: {error.strerror or error}") from error
 
     def _export(self) -> None:
         write(self.folder / TRIALS, list(self.study.parameters), self.trials.get_trials(deepcopy=False))

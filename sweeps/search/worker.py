@@ -19,9 +19,11 @@ WAIT = 2.0  # seconds between two looks at a queue whose rest is in other hands
 
 
 def work(queue: Queue, objective: Objective) -> int:
-    """Returns the exit code: 0 once all is done, 1 after a failure, 130 when interrupted."""
+    """Returns the exit code: 0 once all is done, 1 after a failure, 130 when interrupted.
+
+    What it holds then, the queue has back when it is closed.
+    """
     console = Console(soft_wrap=True, highlight=False)
-    taken: Sequence[Trial] = ()
     failures = 0  # in a row
     try:
         with interruptible():
@@ -47,13 +49,11 @@ def work(queue: Queue, objective: Objective) -> int:
                     continue
                 queue.tell(taken, verdicts)
                 _say(console, queue, taken, verdicts)
-                taken, failures = (), 0
+                failures = 0
     except KeyboardInterrupt:
-        queue.give_back(taken)
         print("sweeps search: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except RunError as error:
-        queue.give_back(taken)
         print(f"sweeps search: {one_line(error)}; the same command goes on from here", file=sys.stderr)
         return 1
     print(f"sweeps search: {failures} failures in a row; the same command goes on from here", file=sys.stderr)

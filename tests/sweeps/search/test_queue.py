@@ -169,3 +169,21 @@ def test_workers_killed_at_random(tmp_path: Path) -> None:
     again = Toy("toy").judge([trial.params for trial in trials])
     assert [tuple(trial.values) for trial in trials] == [verdict.scores for verdict in again]
     assert os.listdir(tmp_path / "runs" / "toy" / ".search") == []
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """The worker ends with 1 and nothing is lost: with room again the same command goes on."""
+    (tmp_path / "toy.yaml").write_text((Path(load.__code__.co_filename).parents[1] / "studies/toy.yaml").read_text())
+    command = [sys.executable, "-m", "sweeps", "search", "toy.yaml", "n_trials=30"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    # a limit on the size of a file is met as a full disk is; SIGXFSZ would kill
+    full = f"import resource, runpy, signal, sys; sys.argv = {command[2:]}; "
+    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (12000, -1)); runpy.run_module('sweeps', run_name='__main__')"
+    one = subprocess.run([sys.executable, "-c", full], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert one.returncode == 1, one.stderr
+    assert "cannot write in" in one.stderr
+    assert "Traceback" not in one.stderr
+    assert subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode == 0
+    study = load("toy")
+    with Queue(study, tmp_path / "runs" / "toy", {"study": study.described()}) as queue:
+        assert [state_of(trial) for trial in queue.all()] == ["done"] * 30
