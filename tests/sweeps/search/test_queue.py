@@ -177,9 +177,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sweeps", "search", "toy.yaml", "n_trials=30"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     # a limit on the size of a file is met as a full disk is; SIGXFSZ would kill
-    full = f"import resource, runpy, signal, sys; sys.argv = {command[2:]}; "
-    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (12000, -1)); runpy.run_module('sweeps', run_name='__main__')"
-    one = subprocess.run([sys.executable, "-c", full], cwd=tmp_path, env=env, capture_output=True, text=True)
+    full = [
+        "import resource, runpy, signal, sys",
+        f"sys.argv = {command[2:]}",
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)",
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (12000, -1))",
+        "runpy.run_module('sweeps', run_name='__main__')",
+    ]
+    one = subprocess.run([sys.executable, "-c", "; ".join(full)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert one.returncode == 1, one.stderr
     assert "cannot write in" in one.stderr
     assert "Traceback" not in one.stderr
