@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,10 +14,10 @@ from statistics import median
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from analysis.results import Results, build, natural
 from flowzoo.runs.identity import backbone_label
+from flowzoo.runs.lock import LOCK, Held
 
 _RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
@@ -97,9 +98,18 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state of status.json; where that is absent, done with scores, else queued if planned, else missing."""
+        """The state of status.json; where that is absent, done with scores, else queued if planned, else missing.
+
+        A run that says that it is running, and whose lock is gone or its owner's no more, is lost.
+        """
         absent = "done" if self.rows else "queued" if self.planned else "missing"
-        return str(self.status.get("state") or absent)
+        state = str(self.status.get("state") or absent)
+        return "lost" if state == "running" and self._is_abandoned else state
+
+    @cached_property
+    def _is_abandoned(self) -> bool:
+        held = Held.read(self.folder / LOCK)
+        return held is None or held.lost(time.time())
 
     @property
     def variant(self) -> str:
@@ -128,7 +138,7 @@ class Run:
         config = self.config.get("backbone")
         told = self.planned.get("backbone")
         if not told and isinstance(config, dict) and "_target_" in config:
-            told = backbone_label(OmegaConf.create({"backbone": config}))
+            told = backbone_label({"backbone": config})
         return next((row["backbone"] for row in self.rows if row.get("backbone")), str(told or ""))
 
     @property

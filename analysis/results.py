@@ -11,7 +11,7 @@ SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "
 RUN_LEVEL = ("dataset", "backbone")  # known before anything is scored, so a run without scores names these alone
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
-UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing")
+UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing", "lost")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from PIL import Image, ImageDraw
+
+from flowzoo.runs.lock import LOCK, Owner
 
 NAMES = [
     "rf", "rf/lognorm(0.00,1.00)", "rf/lognorm(0.50,0.60)", "rf/lognorm(-0.50,1.00)", "rf/mode(1.29)", "rf/cosmap",
@@ -51,6 +54,8 @@ def write_run(
         "started": "2026-01-01T10:00:00", "finished": "2026-01-01T10:00:41" if state == "done" else None,
     }  # fmt: skip
     (folder / "status.json").write_text(json.dumps(status))
+    if state == "running":  # by this process, which lives
+        (folder / LOCK).write_text(json.dumps(asdict(Owner.here())))
     level = 1 + 2 * rng.random()
     with (folder / "metrics.jsonl").open("w") as file:
         for step in range(10, 301, 10):

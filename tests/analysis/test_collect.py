@@ -66,6 +66,16 @@ def test_a_diverged_run_without_rows_ranks_in_its_own_data_set(tmp_path: Path) -
     assert (bad.n_settings, bad.rank_all) == (12, None)
 
 
+def test_a_run_whose_owner_is_gone_is_lost(tmp_path: Path) -> None:
+    write_run(tmp_path, "rf")
+    lock = write_run(tmp_path, "v/cos", state="running") / ".lock"
+    assert [run.state for run in collect([tmp_path])] == ["done", "running"]
+    lock.unlink()
+    assert [run.state for run in collect([tmp_path])] == ["done", "lost"]
+    (entry,) = rank(results(collect([tmp_path]))).unranked
+    assert entry.reason == "lost, 0 of 12 settings"
+
+
 def test_a_planned_run_without_a_folder_is_queued(tmp_path: Path) -> None:
     for name in ("rf", "v/cos"):
         write_run(tmp_path, name)

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_up_runs import write_run, write_sweep
+from made_up_runs import NAMES, write_run, write_sweep
 from PIL import Image
 
 from analysis.report import main, report
@@ -122,6 +122,27 @@ def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
     page = Elements(report([tmp_path / "runs"], tmp_path / "out").read_text())
     assert "s0-loss" in page.json
     assert "s0-scatter" not in page.json
+
+
+def test_what_is_included_is_all_there_is(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "runs")
+    given = ["--include-variant", "rf*", "--include-weights", "ema", "--include-steps", "50"]
+    assert main([str(tmp_path / "runs"), "-o", str(tmp_path / "out"), *given]) == 0
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["weights"], row["steps"]) for row in rows} == {("ema", "50")}
+    assert {row["variant"] for row in rows} == {name for name in NAMES if name.startswith("rf")}
+    page = Elements((tmp_path / "out" / "report.html").read_text())
+    shown = {str(a["data-variant"]) for _, a in page.tags if "data-variant" in a}
+    assert shown == {*(row["variant"] for row in rows), "rf/mode(1.75)", "rf/lognorm(1.00,2.20)"}
+
+
+def test_several_seeds_have_intervals_and_surfaces(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for name in NAMES[:4]:
+            write_run(tmp_path / "runs", name, seed=seed)
+    page = Elements(report([tmp_path / "runs"], tmp_path / "out").read_text())
+    assert {"s0-intervals", "s0-attainment"} <= page.json.keys()
 
 
 def test_a_report_beside_its_runs_is_no_run(tmp_path: Path) -> None:
