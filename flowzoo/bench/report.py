@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 from flowzoo import __version__
-from flowzoo.runs.config import UserErrors, one_line
+from flowzoo.runs.config import one_line
 
 LEFT_OUT = ("command",)
 
@@ -38,8 +38,6 @@ class Report:
         print(f"measuring {', '.join(map(str, what.values()))} ...", file=sys.stderr, flush=True)
         try:
             yield
-        except UserErrors:
-            raise
         except Exception as error:
             self.failed = True
             self.line(**what, error=f"{type(error).__name__}: {one_line(error)[:500]}")
