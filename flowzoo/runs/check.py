@@ -91,7 +91,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": either(one_of("auto"), integer(1), list_of(integer(0))),
     "trainer.num_nodes": integer(1),
-    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true"),
+    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"),
     "trainer.val_every": integer(1),
     "trainer.val_samples": integer(1),
     "trainer.checkpoint_every": integer(1),
@@ -200,6 +200,8 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     size, patch = values["data"].get("source", {}).get("image_size"), backbone.get("patch_size")
     if size and patch and size % patch:
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")
+    if (trainer.get("strategy"), trainer.get("precision")) == ("fsdp", "64-true"):
+        raise ValueError("trainer.precision=64-true with trainer.strategy=fsdp: allowed are 32-true and the bf16 ones")
     devices = trainer.get("devices")
     if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
         raise ValueError(

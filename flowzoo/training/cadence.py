@@ -120,6 +120,7 @@ class Cadence(Callback):
 
     def _validate(self, trainer: Trainer, module: Trained, step: int) -> None:
         by_t = {weights: losses.tolist() for weights, losses in self.validate().items()}
+        by_t = trainer.strategy.broadcast(by_t)  # all must agree on what is best
         shown = []
         for i in self.alive:
             losses = {f"val_loss_{weights}": sum(all[i]) / len(all[i]) for weights, all in by_t.items()}
@@ -130,9 +131,9 @@ class Cadence(Callback):
             shown.append(losses)
             if losses["val_loss_ema"] < self.best[i]:
                 self.best[i] = losses["val_loss_ema"]
+                state = module.member(i)
                 if trainer.is_global_zero:
-                    best = self.runs[i].path / "checkpoints" / BEST
-                    save_weights(best, *module.member(i), step, self.best[i])
+                    save_weights(self.runs[i].path / "checkpoints" / BEST, *state, step, self.best[i])
         self._look_for_divergence(module)
         if shown:
             self.progress.validated(step, [(x["val_loss_ema"], x["val_loss_raw"]) for x in shown])

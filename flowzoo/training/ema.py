@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowzoo.training.sharded import like, whole
+
 
 class EMA:
     """Averages the parameters of `backbone` alone, in float32 or better.
@@ -59,13 +61,20 @@ class EMA:
     def to(self, device: torch.device) -> None:
         self.shadow = {name: s.to(device) for name, s in self.shadow.items()}
 
+    def split_as(self, backbone: nn.Module) -> None:
+        """Each process keeps the share of the average that it has of the weights (flowzoo/training/sharded.py)."""
+        self.shadow = {name: like(self.shadow[name], p) for name, p in backbone.named_parameters()}
+
     def state_dict(self) -> dict:
-        """Holds its own decay and correction: a checkpoint must say by itself what its average is."""
+        """Holds its own decay and correction: a checkpoint must say by itself what its average is.
+
+        Every process takes part.
+        """
         return {
             "updates": self.updates,
             "decay": self.decay,
             "bias_correction": self.bias_correction,
-            "shadow": {name: s.clone() for name, s in self.shadow.items()},
+            "shadow": {name: whole(s).clone() for name, s in self.shadow.items()},
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -76,7 +85,7 @@ class EMA:
             raise ValueError(f"the checkpoint's EMA has decay {state['decay']}, this run has {self.decay}")
         self.updates = state["updates"]
         for name, s in self.shadow.items():
-            s.copy_(state["shadow"][name])
+            s.copy_(like(state["shadow"][name], s))
 
 
 def average(state: Mapping[str, Any]) -> dict[str, Tensor] | None:

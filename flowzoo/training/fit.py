@@ -21,6 +21,7 @@ from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
 from flowzoo.training.checkpoint import LAST, AtomicIO
 from flowzoo.training.module import Trained, TrainingModule
+from flowzoo.training.sharded import strategy_of
 from flowzoo.training.signals import Notice
 
 
@@ -123,7 +124,7 @@ def train_module(
     trainer = Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
-        strategy=t.strategy,
+        strategy=strategy_of(t.strategy),
         num_nodes=t.num_nodes,
         precision=precision_of(cfg, device),  # type: ignore[arg-type]
         max_steps=t.steps,

@@ -1,5 +1,6 @@
 """One training step of any formulation on any backbone, as a Lightning module."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from flowzoo.training import draws
 from flowzoo.training.checkpoint import prefixed
 from flowzoo.training.ema import EMA
 from flowzoo.training.optimizer import Optimizer
+from flowzoo.training.sharded import shard, whole
 
 
 class Trained(LightningModule):
@@ -72,7 +74,7 @@ class Trained(LightningModule):
         return [o.lr * o.factor(self.global_step, self.steps) for o in self.rates]
 
     def member(self, i: int) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-        """The `state_dict` and `ema` entries of variant i's checkpoint."""
+        """The `state_dict` and `ema` entries of variant i's checkpoint. Every process takes part."""
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
@@ -122,6 +124,14 @@ class TrainingModule(Trained):
             torch.compile(backbone.forward, mode=compile_mode, dynamic=False) if compile_mode else backbone.forward
         )
 
+    def configure_model(self) -> None:
+        """Under `trainer.strategy=fsdp` each process keeps a share of the weights, and a module's hooks gather them."""
+        if self.device_mesh is not None:
+            self.backbone = copy.deepcopy(self.backbone)  # whose caller keeps it whole
+            shard(self.backbone, self.device_mesh["data_parallel"])
+            self.ema.split_as(self.backbone)
+            self.network = self.backbone.__call__
+
     def train_dataloader(self) -> Iterable[Batch]:
         """Made here, where the device and the rank are known; starts at the step that is next."""
         batches = self._stream(self.device, self.global_rank, self.trainer.world_size)
@@ -143,7 +153,7 @@ class TrainingModule(Trained):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         bound = self.clip_norm if self.clip_norm is not None else float("inf")
-        self.note_norm(nn.utils.clip_grad_norm_(self.backbone.parameters(), bound)[None])
+        self.note_norm(whole(nn.utils.clip_grad_norm_(self.backbone.parameters(), bound))[None])
 
     def configure_optimizers(self) -> Any:
         adamw = self.optimizer.adamw(self.backbone.parameters(), self.device)
@@ -151,7 +161,8 @@ class TrainingModule(Trained):
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def member(self, i: int) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-        return prefixed(self.backbone.state_dict()), self.ema.state_dict()
+        state = {name: whole(value) for name, value in self.backbone.state_dict().items()}
+        return prefixed(state), self.ema.state_dict()
 
 
 class _From:
