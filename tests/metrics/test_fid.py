@@ -44,6 +44,13 @@ def test_equal_to_the_matrix_square_root() -> None:
     assert distance(x, y) == pytest.approx(float(expected), rel=1e-9)
 
 
+def test_a_constant_feature_adds_its_squared_difference_alone() -> None:
+    """Its covariance is of lower rank and has no Cholesky factor."""
+    x, y = features(300), features(400, seed=1)
+    level = lambda z, c: torch.cat([z, torch.full((len(z), 1), c, dtype=torch.float64)], 1)  # noqa: E731
+    assert distance(level(x, 0.0), level(y, 3.0)) == pytest.approx(distance(x, y) + 9, rel=1e-9)
+
+
 def test_few_samples_are_refused_or_warned_of() -> None:
     many = features(500)
     with pytest.raises(ValueError, match=r"N=8 samples in 8 dimensions"):

@@ -1,0 +1,138 @@
+"""Every command on tiny sizes: whole lines, each peer once, ratios of what was measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowzoo.bench import fid, sample, stacked, startup, step
+from flowzoo.bench.__main__ import main
+
+SIZE = ["--width=64", "--depth=1", "--image-tokens=16", "--text-tokens=4", "--batch=2", "--images=64", "--device=cpu"]
+LAPS = ["--repeats=2", "--steps-per-repeat=2", "--product=64"]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """The lines of a command."""
+
+    def run(*words: str) -> list[dict[str, Any]]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["flowzoo.bench", *words])
+        assert main() == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert not list(tmp_path.iterdir())
+        for line in lines:
+            assert {"bench", "config", "flowzoo", "python", "torch", "date"} <= line.keys()
+            assert "error" not in line
+        return lines
+
+    return run
+
+
+def by_name(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {"-".join(str(line[k]) for k in ("measure", "peer", "loop") if k in line): line for line in lines}
+
+
+def test_step_is_measured_beside_its_peers(bench: Any) -> None:
+    lines = by_name(bench("step", *SIZE, *LAPS, "--peer", "plain,diffusers"))
+    ours, bare = lines["ours-lightning"], lines["ours-bare"]
+    assert list(lines)[:3] == ["product", "ours-bare", "ours-lightning"]
+    for line in (ours, bare, lines["plain-plain"], lines["diffusers-plain"]):
+        assert line["repeats"] == 2
+        assert line["ms_min"] <= line["ms"] <= line["ms_max"]
+        assert line["images_per_s"] == pytest.approx(2 * line["variant_steps_per_s"], abs=0.1)
+        assert line["variant_steps_per_s"] == pytest.approx(1000 / line["ms"], rel=1e-3)
+    ratios = lines[""]["ratios"]
+    assert ratios["ours/plain"] == pytest.approx(lines["plain-plain"]["ms"] / ours["ms"], rel=1e-3)
+
+
+def test_a_stack_is_measured_beside_one_model_and_dealt_to_processes(bench: Any) -> None:
+    lines = by_name(bench("stacked", *SIZE, *LAPS, "--variants=3", "--gpus=2", "--peer=eager"))
+    whole, share = lines["stacked-lightning"], lines["share-lightning"]
+    assert (whole["variants"], share["variants"], lines["dealt"]["processes"]) == (3, 2, 2)
+    assert whole["variant_steps_per_s"] == pytest.approx(3000 / whole["ms"], rel=1e-3)
+    assert lines["dealt"]["variant_steps_per_s"] == pytest.approx(sum(lines["dealt"]["each"]), abs=0.01)
+    ratios = lines[""]["ratios"]
+    assert set(ratios) == {
+        "stacked/stacked-bare",
+        "stacked/eager",
+        "3_on_2/all_3_on_1",
+        "3_on_2/2_on_1",
+        "lightning_overhead",
+    }
+
+
+def test_scoring_counts_the_passes_of_all_members(bench: Any) -> None:
+    words = ["--variants=2", "--samples=66", "--sample-batch=66", "--settings=3:1,2:5", "--images=70", "--product=64"]
+    lines = bench("sample", *SIZE[:-2], "--device=cpu", *words)
+    for name, members in (("stacked", 4), ("solo", 2)):
+        one, two, both = (line for line in lines if line.get("measure") == name)
+        assert one["passes_per_s"] * one["ms"] / 1000 == pytest.approx(members * 66 * 3, rel=1e-2)
+        assert two["passes_per_s"] * two["ms"] / 1000 == pytest.approx(members * 66 * 2 * 2, rel=1e-2)
+        assert both["ms"] == pytest.approx(one["ms"] + two["ms"], abs=0.1)
+    assert list(lines[-1]["ratios"]) == ["stacked/solo"]
+
+
+def test_fid_is_the_peers_value(bench: Any) -> None:
+    lines = bench("fid", "--samples=400", "--dim=16", "--repeats=2", "--device=cpu")
+    differences = [line["ratios"]["relative_difference"] for line in lines if "ratios" in line]
+    assert len(differences) == 2 * len(fid.PEERS)
+    assert max(differences) < 1e-6
+
+
+def test_startup_says_what_was_imported(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "COMMANDS", (("sweeps", "list", "sd3_61"),))
+    line, last = bench("startup", "--repeats=1")
+    assert line["imported"] == []
+    assert last["slowest_ms"] == pytest.approx(line["ms"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["step", "--peer=eagr"], "--peer eagr: allowed are all, none, eager"),
+        (["step", "--image-tokens=17"], "--image-tokens 17: allowed is a square"),
+        (["step", "--text-tokens=155"], "--text-tokens 155: allowed is a multiple"),
+        (["step", "--precision=half"], "trainer.precision=half: allowed is auto"),
+        (["stacked", "--variants=2", "--gpus=3"], "--gpus 3: allowed is at most one a variant, 2"),
+        (["fid", "--samples=100", "--dim=100"], "--samples 100: allowed is more than --dim 100"),
+        (["sample", "--settings=1:5"], "allowed are at least 2 steps"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], told: str, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["flowzoo.bench", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_measurement_that_fails_is_a_line_and_the_others_go_on(bench: Any, monkeypatch: Any, capsys: Any) -> None:
+    def fails(*_: Any) -> float:
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(fid.THEIRS, "torch-fidelity", fails)
+    monkeypatch.setattr(sys, "argv", ["flowzoo.bench", "fid", "--samples=40", "--dim=4", "--repeats=1", "--device=cpu"])
+    assert main() == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["error"] for line in lines if "error" in line] == ["MemoryError: no room"] * 2
+    assert {"torchmetrics"} == {line["peer"] for line in lines if "peer" in line and "error" not in line}
+
+
+def test_a_missing_peer_is_skipped(bench: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(fid, "find_spec", lambda name: None)
+    lines = bench("fid", "--samples=40", "--dim=4", "--repeats=1", "--device=cpu")
+    assert {(line["peer"], line["skipped"]) for line in lines if "peer" in line} == {
+        (peer, "not installed") for peer in fid.PEERS
+    }
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys; import flowzoo.bench.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert {step.PEERS[0], stacked.PEERS[0]} == {"eager"}
+    assert sample.pairs("50:1,5:2.5") == [(50, 1.0), (5, 2.5)]
