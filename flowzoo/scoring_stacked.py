@@ -39,7 +39,8 @@ def score_stack(
         path = scorings[i].run.path / "checkpoints" / BEST
         state, steps[i, weights] = weights_of(cfgs[i], built, path, weights)
         rows.append(template.row(state).to(template.flat.dtype))
-    flat = torch.stack(rows).to(device)
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        flat = template.holding(torch.stack(rows).to(device)).working().detach()  # as the generator would, once
     task = progress.add_task(
         f"sampling {len(scorings)} runs", total=evaluation.count * sum(map(len, by_setting.values()))
     )
@@ -53,7 +54,7 @@ def score_stack(
             stack = template.holding(flat if places == list(range(len(pairs))) else flat[places]).to(device)
             stack.requires_grad_(False)
             formulation = StackedFormulation([built.formulation.formulations[i] for i, _ in members])
-            mode = "default" if compile_mode_of(evaluation.cfg, device) else None
+            mode = compile_mode_of(evaluation.cfg, device)
             generator = Generator(stack, formulation, evaluation.solver, device, mode)
         size = evaluation.cfg.evaluation.batch_size
         size = min(size, max(1, ROOM * size // len(members)))

@@ -11,7 +11,9 @@ from flowzoo.backbones.parts import (
     Q,
     Stream,
     TextEmbedding,
+    Tokens,
     attend,
+    attend_jointly,
     linear,
     modulate,
     norm,
@@ -34,7 +36,8 @@ class CrossBlock(Stream):
     def forward(self, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
         """x [B, N, D] image, y [B, L, D] text, c [B, D] -> as x."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(c)
-        x = x + gate * self.out(attend(*self.qkv(modulate(x, shift, scale))))
+        (attended,) = attend_jointly([self.qkv], [modulate(x, shift, scale)])
+        x = x + gate * self.out(attended)
         x = x + self.cross_out(attend(*self.cross_q(norm(x)), *self.cross_kv(y)))
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
@@ -71,4 +74,4 @@ class CrossDiT(nn.Module):
         y = norm(torch.cat(self.text(text.tokens), dim=1))  # [B, sum L_i, D]
         for block in self.blocks:
             x = block(x, y, c)
-        return self.final(x, c, z)
+        return self.final(Tokens(x), c, z)

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from flowzoo.backbones.parts import Conditioning, Final, JointBlock, PatchEmbedding, TextEmbedding, width_and_heads
+from flowzoo.backbones.parts import (
+    Conditioning,
+    Final,
+    JointBlock,
+    PatchEmbedding,
+    TextEmbedding,
+    Tokens,
+    width_and_heads,
+)
 from flowzoo.backbones.positions import Grid
 from flowzoo.encoders.text import Text, TextSpec
 
@@ -37,7 +45,7 @@ class DiT(nn.Module):
         """z [B, C, H, W], label [B] in 0..1000 -> [B, C, H, W]."""
         c = self.condition(label, text.pooled)  # [B, D]
         image = self.image(z)  # [B, N, D]
-        x = torch.cat([image, *self.text(text.tokens)], dim=1)  # [B, N + sum L_i, D]
+        tokens = [Tokens(torch.cat([image, *self.text(text.tokens)], dim=1))]  # [B, N + sum L_i, D]
         for block in self.blocks:
-            (x,) = block([x], c)
-        return self.final(x[:, : image.shape[1]], c, z)
+            tokens = block(tokens, c)
+        return self.final(Tokens(tokens[0].value()[:, : image.shape[1]]), c, z)

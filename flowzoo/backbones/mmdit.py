@@ -1,10 +1,13 @@
 """MM-DiT, the paper's architecture (section 4, Fig. 2): image and text have their own weights and meet in attention."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from flowzoo.backbones.parts import (
     KV,
+    QKV,
     Conditioning,
     Final,
     JointBlock,
@@ -13,8 +16,8 @@ from flowzoo.backbones.parts import (
     PatchEmbedding,
     Stream,
     TextEmbedding,
-    attend,
-    modulate,
+    Tokens,
+    attend_jointly,
     width_and_heads,
 )
 from flowzoo.backbones.positions import Grid
@@ -38,15 +41,13 @@ class LastBlock(nn.Module):
         self.image = Stream(width, heads, qk_norm)
         self.texts = Modules[LastText](LastText(width, heads, qk_norm) for _ in range(n - 1))
 
-    def forward(self, xs: list[Tensor], c: Tensor) -> Tensor:
-        """xs: image, then texts, [B, L_i, D] -> image."""
-        x, *ys = xs
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.image.modulation(c)
-        q, *kv = self.image.qkv(modulate(x, shift, scale))
-        kvs = [kv, *(text.kv(modulate(y, *text.modulation(c))) for text, y in zip(self.texts, ys, strict=True))]
-        k, v = (torch.cat(parts, dim=2) for parts in zip(*kvs, strict=True))
-        x = x + gate * self.image.out(attend(q, k, v))
-        return x + gate_mlp * self.image.mlp(modulate(x, shift_mlp, scale_mlp))
+    def forward(self, tokens: Sequence[Tokens], c: Tensor) -> Tokens:
+        """tokens: image, then texts, [B, L_i, D] -> image."""
+        vectors = [self.image.modulation(c), *(text.modulation(c) for text in self.texts)]
+        normed = [t.normed(*m[:2]) for t, m in zip(tokens, vectors, strict=True)]
+        projections: list[QKV | KV] = [self.image.qkv, *(text.kv for text in self.texts)]
+        (attended,) = attend_jointly(projections, [h for _, h in normed])
+        return self.image.after_attention(normed[0][0], attended, vectors[0][2:])
 
 
 class MMDiT(nn.Module):
@@ -84,7 +85,7 @@ class MMDiT(nn.Module):
         ys = self.text(text.tokens)  # [B, L_i, D] each
         if not self.split_text:
             ys = [torch.cat(ys, dim=1)]  # [B, sum L_i, D]
-        xs = [self.image(z), *ys]  # [B, N, D] and the above
+        tokens = [Tokens(x) for x in (self.image(z), *ys)]  # [B, N, D] and the above
         for block in self.blocks:
-            xs = block(xs, c)
-        return self.final(self.last(xs, c), c, z)
+            tokens = block(tokens, c)
+        return self.final(self.last(tokens, c), c, z)

@@ -6,12 +6,14 @@ made, never by name.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowzoo.backbones import fused
 from flowzoo.backbones.positions import Grid, Interpolated, PositionalEncoding, sinusoid
 from flowzoo.encoders.text import TextSpec
 
@@ -84,6 +86,8 @@ def norm(x: Tensor) -> Tensor:
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x [B, L, D] normalised, then scaled and shifted by [B, 1, D]."""
+    if fused.wanted(shift):
+        return fused.modulated_norm(x, shift[:, 0], scale[:, 0])
     return norm(x) * (1 + scale) + shift
 
 
@@ -112,6 +116,44 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPS)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A residual stream."""
+
+    x: Tensor  # [B, L, D]
+
+    def value(self) -> Tensor:
+        return self.x
+
+    def normed(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The value, and it normalised, scaled and shifted."""
+        return self.x, modulate(self.x, shift, scale)
+
+
+@dataclass(frozen=True)
+class Updated(Tokens):
+    """x + gate * layer(hidden), not yet added: whoever normalises the sum adds it, in the same pass over memory."""
+
+    hidden: Tensor  # [B, L, any]
+    layer: nn.Linear
+    gate: Tensor  # [B, 1, D]
+
+    def value(self) -> Tensor:
+        return self.x + self.gate * self.layer(self.hidden)
+
+    def normed(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        if fused.wanted(self.hidden):
+            update, bias = unbiased(self.layer, self.hidden)
+            return fused.add_norm(self.x, update, bias, self.gate[:, 0], shift[:, 0], scale[:, 0])
+        x = self.value()
+        return x, modulate(x, shift, scale)
+
+
+def unbiased(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the layer gives without its bias, and the bias [1, D_out], for a kernel to add it in passing."""
+    return fused.product(x, layer.weight[None].to(x.dtype)), layer.bias[None].to(x.dtype)
 
 
 class Projection(nn.Module):
@@ -153,7 +195,40 @@ class Q(Projection):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of [B, heads, L, d], heads joined again: [B, L, D]."""
+    # The norms of queries and keys leave autocast's precision; the fastest kernel wants all three alike.
+    q, k = q.to(v.dtype), k.to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def attend_jointly(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list[Tensor]:
+    """Queries of every stream that has any look at the keys of all: hs [B, L_i, D] -> [B, L_i, D] of the former.
+
+    Streams without queries come last.
+    """
+    if fused.wanted(hs[0]) and len(hs) <= 2 and max(h.shape[1] for h in hs) <= fused.LONGEST:
+        return _attend_fused(projections, hs)
+    parts = [projection(h) for projection, h in zip(projections, hs, strict=True)]
+    looking = [part[0] for part in parts if len(part) == 3]
+    k, v = (torch.cat([part[place] for part in parts], dim=2) for place in (-2, -1))
+    attended = attend(torch.cat(looking, dim=2), k, v)
+    return list(attended.split([q.shape[2] for q in looking], dim=1))
+
+
+def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list[Tensor]:
+    packed = [unbiased(projection.linear, h) for projection, h in zip(projections, hs, strict=True)]
+    if len(packed) == 1:
+        packed.append((packed[0][0][:, :0], packed[0][1]))
+    (qkv1, bias1), (qkv2, bias2) = packed
+    heads = projections[0].heads
+    weights: list[Tensor] = [norm.weight for projection in projections for norm in projection.norms]
+    normed = bool(weights)
+    if normed:  # of query and key of both; those of a stream without queries, and of none, are not read
+        weights = weights[:2] + [weights[-1]] * (4 - len(weights)) + weights[2:]
+        norms = torch.stack(weights)[None].to(qkv1.dtype)
+    else:
+        norms = qkv1.new_zeros(1, 4, qkv1.shape[-1] // (3 * heads))
+    attended = fused.joint_attention(qkv1, bias1, qkv2, bias2, norms, heads, normed)
+    return [x for x, projection in zip(attended, projections, strict=False) if projection.n == 3]
 
 
 def mlp(width: int) -> nn.Sequential:
@@ -171,6 +246,16 @@ class Stream(nn.Module):
         self.out = linear(width, width)
         self.mlp = mlp(width)
 
+    def after_attention(self, x: Tensor, attended: Tensor, vectors: Sequence[Tensor]) -> Updated:
+        """The rest of the block: x [B, L, D], what attention gave [B, L, D], and the last four of the modulation."""
+        gate, shift_mlp, scale_mlp, gate_mlp = vectors
+        x, h = Updated(x, attended, self.out, gate).normed(shift_mlp, scale_mlp)
+        first, gelu, last = self.mlp
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        hidden = fused.bias_gelu(*unbiased(first, h)) if fused.wanted(h) else gelu(first(h))
+        return Updated(x, hidden, last, gate_mlp)
+
 
 class JointBlock(nn.Module):
     """A transformer block over n token streams, each with its own weights, joined in attention (section 4, Fig. 2b).
@@ -182,18 +267,15 @@ class JointBlock(nn.Module):
         super().__init__()
         self.streams = Modules[Stream](Stream(width, heads, qk_norm) for _ in range(n))
 
-    def forward(self, xs: Sequence[Tensor], c: Tensor) -> list[Tensor]:
-        """xs: n tensors [B, L_i, D]; c [B, D] -> as xs."""
+    def forward(self, tokens: Sequence[Tokens], c: Tensor) -> list[Tokens]:
+        """tokens: n streams [B, L_i, D]; c [B, D] -> as tokens."""
         vectors = [stream.modulation(c) for stream in self.streams]
-        qkv = [stream.qkv(modulate(x, *m[:2])) for stream, x, m in zip(self.streams, xs, vectors, strict=True)]
-        q, k, v = (torch.cat(parts, dim=2) for parts in zip(*qkv, strict=True))
-        attended = attend(q, k, v).split([x.shape[1] for x in xs], dim=1)
-        out = []
-        for stream, x, a, m in zip(self.streams, xs, attended, vectors, strict=True):
-            gate, shift_mlp, scale_mlp, gate_mlp = m[2:]
-            x = x + gate * stream.out(a)
-            out.append(x + gate_mlp * stream.mlp(modulate(x, shift_mlp, scale_mlp)))
-        return out
+        normed = [t.normed(*m[:2]) for t, m in zip(tokens, vectors, strict=True)]
+        attended = attend_jointly([stream.qkv for stream in self.streams], [h for _, h in normed])
+        return [
+            stream.after_attention(x, a, m[2:])
+            for stream, (x, _), a, m in zip(self.streams, normed, attended, vectors, strict=True)
+        ]
 
 
 class Embedder(nn.Module):
@@ -235,8 +317,11 @@ class TextEmbedding(nn.Module):
         self.linears = Modules[nn.Linear](linear(dim, width) for dim in text.dims)
 
     def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """[B, L_i, D_i] each -> [B, L_i, D] each, in the parameters' precision (residual streams are not rounded)."""
-        return [layer(x).to(layer.weight.dtype) for layer, x in zip(self.linears, tokens, strict=True)]
+        """[B, L_i, D_i] each -> [B, L_i, D] each, in float32 or better: residual streams are not rounded."""
+        return [
+            layer(x).to(torch.promote_types(layer.weight.dtype, torch.float32))
+            for layer, x in zip(self.linears, tokens, strict=True)
+        ]
 
 
 class PatchEmbedding(nn.Module):
@@ -267,7 +352,8 @@ class Final(nn.Module):
         self.modulation = Modulation(width, 2)
         self.linear = zeroed(nn.Linear(width, channels * patch_size**2))
 
-    def forward(self, x: Tensor, c: Tensor, like: Tensor) -> Tensor:
-        """x [B, L, D], c [B, D] -> [B, C, H, W] of the height and width of `like`."""
+    def forward(self, tokens: Tokens, c: Tensor, like: Tensor) -> Tensor:
+        """tokens [B, L, D], c [B, D] -> [B, C, H, W] of the height and width of `like`."""
         h, w = like.shape[-2] // self.patch_size, like.shape[-1] // self.patch_size
-        return unpatchify(self.linear(modulate(x, *self.modulation(c))), self.patch_size, h, w)
+        _, x = tokens.normed(*self.modulation(c))
+        return unpatchify(self.linear(x), self.patch_size, h, w)

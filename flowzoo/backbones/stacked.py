@@ -39,9 +39,14 @@ class StackedBackbone(nn.Module):
     def __len__(self) -> int:
         return len(self.flat)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The parameters by the backbone's names, [V, ...], as views through which gradients flow."""
-        return self.cut(self.flat)
+    def working(self) -> Tensor:
+        """[V, P] what a forward pass computes with: under autocast all weights in its precision, else `flat` itself.
+
+        One pass over memory, where autocast would cast every layer's weight by itself.
+        """
+        device = self.flat.device.type
+        half = torch.is_autocast_enabled(device) and self.flat.dtype == torch.float32
+        return self.flat.to(torch.get_autocast_dtype(device)) if half else self.flat
 
     def cut(self, rows: Tensor) -> dict[str, Tensor]:
         """[..., P] -> parameters by name, [..., *shape]."""
@@ -67,15 +72,15 @@ class StackedBackbone(nn.Module):
         """What the state_dict of one variant's backbone is, from its [P] weights."""
         return self.cut(row) | self.skeleton.state_dict()
 
-    def call(self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
-        """As `forward`, with weights as `weights()` gives them."""
+    def call(self, flat: Tensor, z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """As `forward`, with weights [V, P] that are given."""
         own = text.tokens[0].ndim == 4
 
         def one(weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
             return functional_call(self.skeleton, weights, (z, label, text))
 
-        return vmap(one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
+        return vmap(one, in_dims=(0, 0, 0, 0 if own else None))(self.cut(flat), z, label, text)
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""
-        return self.call(self.weights(), z, label, text)
+        return self.call(self.working(), z, label, text)

@@ -16,6 +16,7 @@ from flowzoo.backbones.parts import (
     Modulation,
     Modules,
     TextEmbedding,
+    Tokens,
     width_and_heads,
     zeroed,
 )
@@ -135,7 +136,7 @@ class UViT(nn.Module):
         """The transformer: x [B, D, h, w] -> [B, D, h, w]."""
         h, w = x.shape[-2:]
         image = x.flatten(2).mT + self.positions(h, w)  # [B, h w, D]
-        y = torch.cat([image, *self.text(text.tokens)], dim=1)  # [B, h w + sum L_i, D]
+        tokens = [Tokens(torch.cat([image, *self.text(text.tokens)], dim=1))]  # [B, h w + sum L_i, D]
         for block in self.blocks:
-            (y,) = block([y], c)
-        return y[:, : h * w].mT.unflatten(2, (h, w))
+            tokens = block(tokens, c)
+        return tokens[0].value()[:, : h * w].mT.unflatten(2, (h, w))

@@ -1,11 +1,12 @@
 """Images from a backbone, a formulation and a solver, in batches of one fixed size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from flowzoo.captured import Captured
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
@@ -34,7 +35,7 @@ class Generated:
 class Generator:
     """Samples a backbone, or a stack with its stacked formulation: every variant from the same noise and text.
 
-    Compiled and under autocast on a GPU. The backbone's weights may change between calls.
+    As CUDA graphs and under autocast on a GPU. The backbone's weights may change between calls.
     """
 
     def __init__(
@@ -46,14 +47,16 @@ class Generator:
         compile_mode: str | None,
     ) -> None:
         self.formulation, self.solver, self.device = formulation, solver, device
-        self.dtype = next(backbone.parameters()).dtype
+        self.dtype = torch.promote_types(next(backbone.parameters()).dtype, torch.float32)
         backbone.eval()
-        self._network = (
-            torch.compile(backbone.forward, mode=compile_mode, dynamic=False) if compile_mode else backbone.forward
-        )
+        network: Callable[[Tensor, Tensor, Text], Tensor] = backbone.forward
+        if compile_mode == "reduce-overhead":
+            network = Captured(network)
+        elif compile_mode:
+            network = torch.compile(network, mode=compile_mode, dynamic=False)
+        self._network = network
 
     def _forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             out = self._network(z, label, text)
         return out.to(z.dtype, copy=True)  # the next replay of a CUDA graph overwrites its output

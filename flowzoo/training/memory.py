@@ -1,6 +1,6 @@
 """How many variants fit into memory at once."""
 
-from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 from omegaconf import DictConfig
@@ -10,6 +10,7 @@ from torch.func import functional_call
 from flowzoo.build import BuiltStack, compile_mode_of, device_of, precision_of
 from flowzoo.data.memory import free_memory
 from flowzoo.encoders.text import Text
+from flowzoo.formulation.formulation import Coefficients
 from flowzoo.training.optimizer import Optimizer, StackedAdamW
 from flowzoo.training.stacked import stacked_losses
 
@@ -59,19 +60,18 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     torch.cuda.reset_peak_memory_stats(device)
     stack = built.backbone.holding(built.backbone.flat[:1].detach().repeat(variants, 1)).to(device)
     rate = Optimizer(lr=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, warmup_steps=0, decay_to=1.0)
-    adamw = StackedAdamW(stack.flat, [rate] * variants, 2)
+    compiled = compile_mode_of(cfg, device) is not None
+    adamw = StackedAdamW(stack.flat, [rate] * variants, 2, compiled)
     z, label, text = _inputs(cfg, built, device, cfg.trainer.batch_size)
-    z, label = z.expand(variants, *z.shape), label.expand(variants, *label.shape)
-    losses: Callable[..., Tensor] = stacked_losses
-    if compile_mode_of(cfg, device):
-        losses = torch.compile(stacked_losses, dynamic=False)
-    weight = torch.ones((), device=device)
+    c = Coefficients(*(label.expand(variants, *label.shape) for _ in fields(Coefficients)))
+    ones = torch.ones(variants, device=device)
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16, enabled="bf16" in precision_of(cfg, device)):
-            loss = losses(stack, stack.weights(), z, label, text, z, weight).sum()
+            leaf = stack.working().detach().requires_grad_()
+            loss = stacked_losses(stack, leaf, c, z[None], z[None], text).sum()
         loss.backward()
-        adamw.step()
-        adamw.zero_grad()
+        assert leaf.grad is not None
+        adamw.update(leaf.grad, ones, ones > 0)
     average = stack.flat.nbytes
     return (torch.cuda.max_memory_allocated(device) - before + average) / variants
 

@@ -45,22 +45,22 @@ class Trained(LightningModule):
         return batch  # it is made there
 
     @torch.no_grad()
-    def note_loss(self, loss: Tensor) -> None:
-        """loss [V]"""
+    def note_loss(self, loss: Tensor, step: int | Tensor) -> None:
+        """loss [V] of step number `step`, from 1."""
         self.loss_sum += loss.detach()
         self.loss_count += 1
-        self._flag(loss)
+        self._flag(loss, step)
 
     @torch.no_grad()
-    def note_norm(self, norm: Tensor) -> None:
-        """norm [V]"""
+    def note_norm(self, norm: Tensor, step: int | Tensor) -> None:
+        """norm [V] of step number `step`, from 1."""
         self.norm_sum += norm
-        self._flag(norm)
+        self._flag(norm, step)
 
     @torch.no_grad()
-    def _flag(self, values: Tensor) -> None:
+    def _flag(self, values: Tensor, step: int | Tensor) -> None:
         bad = ~torch.isfinite(values) & (self.diverged_at == 0)
-        self.diverged_at.copy_(torch.where(bad, self.global_step + 1, self.diverged_at))
+        self.diverged_at.copy_(torch.where(bad, step, self.diverged_at))
 
     def take_means(self) -> list[tuple[float, float]]:
         """Mean loss and gradient norm of each variant since the last call. Waits for the device."""
@@ -148,12 +148,12 @@ class TrainingModule(Trained):
         c = self.formulation.coefficients(u).image().to(x0.dtype)
         out = self.network(c.c_in * c.z(x0, eps), c.label.flatten().float(), text)
         loss = (c.weight * (out.to(x0.dtype) - c.target(x0, eps)).square()).mean()
-        self.note_loss(loss[None])
+        self.note_loss(loss[None], step + 1)
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         bound = self.clip_norm if self.clip_norm is not None else float("inf")
-        self.note_norm(whole(nn.utils.clip_grad_norm_(self.backbone.parameters(), bound))[None])
+        self.note_norm(whole(nn.utils.clip_grad_norm_(self.backbone.parameters(), bound))[None], self.global_step + 1)
 
     def configure_optimizers(self) -> Any:
         adamw = self.optimizer.adamw(self.backbone.parameters(), self.device)

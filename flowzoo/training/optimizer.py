@@ -44,11 +44,11 @@ class Optimizer:
 class StackedAdamW(torch.optim.Optimizer):
     """torch.optim.AdamW for V variants, rows of `flat` [V, P], each with its own rate, decay and gradient clipping.
 
-    The step counter, the rates and the mask live on the device: nothing here waits for it. Where `alive` is False the
-    row keeps its weights, whatever its gradient is. The optimisers must agree in all but lr and weight_decay.
+    The step counter, the rates and the mask live on the device: nothing here waits for it, so that `update` can be part
+    of a CUDA graph. The optimisers must agree in all but lr and weight_decay.
     """
 
-    def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int) -> None:
+    def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int, compiled: bool = False) -> None:
         first = optimizers[0]
         # lr is named for those who ask any optimiser for it; each row has its own
         super().__init__([flat], {"lr": first.lr, "betas": tuple(first.betas), "eps": first.eps})
@@ -57,8 +57,7 @@ class StackedAdamW(torch.optim.Optimizer):
         self._lr = column([o.lr for o in optimizers])[:, None]
         self._weight_decay = column([o.weight_decay for o in optimizers])[:, None]
         self._factors = column([first.factor(step, steps) for step in range(steps + 1)])
-        self.alive = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-        self.clip = torch.ones(len(flat), dtype=flat.dtype, device=flat.device)  # factors on the gradients
+        self._update = torch.compile(_adamw, dynamic=False) if compiled else _adamw
         self.state[flat] = {
             "step": torch.zeros((), device=flat.device),
             "exp_avg": torch.zeros_like(flat),
@@ -70,29 +69,66 @@ class StackedAdamW(torch.optim.Optimizer):
         state = self.state[self.flat]
         state["step"] = state["step"].to(self.flat.device)
 
-    @torch.no_grad()
+    @property
+    def finished(self) -> Tensor:
+        """Number of updates so far, int64 []."""
+        return self.state[self.flat]["step"].long()
+
     def step(self, closure: Any = None) -> Any:
-        loss = None
+        """What a trainer calls; the closure computes gradients and calls `update`."""
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
-        assert self.flat.grad is not None
+                return closure()
+
+    @torch.no_grad()
+    def update(self, gradient: Tensor, clip: Tensor, alive: Tensor) -> None:
+        """One step along `gradient` [V, P], in any precision, times `clip` [V].
+
+        Where `alive` [V] is False the row keeps its weights, whatever its gradient is. Compiled, this is one pass over
+        memory.
+        """
         (beta1, beta2), eps = self.defaults["betas"], self.defaults["eps"]
-        flat, state, alive = self.flat, self.state[self.flat], self.alive[:, None]
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        # Zeroed by choice, never by a product: NaN times 0 is NaN.
-        g = torch.where(alive, self.flat.grad * self.clip[:, None], 0)
-        finished = state["step"].long().reshape(1)
+        state, alive = self.state[self.flat], alive[:, None]
+        finished = self.finished.reshape(1)
         state["step"] += 1
         t = state["step"].double()
         lr = torch.where(alive, self._lr * self._factors.index_select(0, finished), 0)
-        # Loshchilov and Hutter 2019, algorithm 2, in torch.optim.AdamW's order
-        flat.mul_((1 - lr * self._weight_decay).to(flat.dtype))
-        m.lerp_(g, 1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        root = v.sqrt().div_(torch.sqrt(1 - beta2**t)).add_(eps)
-        flat.sub_((m / root).mul_((lr / (1 - beta1**t)).to(flat.dtype)))
-        return loss
+        self._update(
+            self.flat.detach(),
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            gradient,
+            alive,
+            clip[:, None],
+            (1 - lr * self._weight_decay).to(self.flat.dtype),
+            (lr / (1 - beta1**t)).to(self.flat.dtype),
+            torch.sqrt(1 - beta2**t).to(self.flat.dtype),
+            beta1,
+            beta2,
+            eps,
+        )
+
+
+def _adamw(
+    flat: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    alive: Tensor,
+    clip: Tensor,
+    decay: Tensor,
+    rate: Tensor,
+    root_bias: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """Loshchilov and Hutter 2019, algorithm 2, in torch.optim.AdamW's order; in place."""
+    # Zeroed by choice, never by a product: NaN times 0 is NaN.
+    g = torch.where(alive, gradient.to(flat.dtype) * clip, 0)
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    flat.mul_(decay).sub_(m / (v.sqrt() / root_bias + eps) * rate)
 
 
 def clip_factors(norms: Tensor, bound: float | None) -> Tensor:

@@ -138,8 +138,7 @@ def fit_stack(
         seeds=[one.seed for one in cfgs],
         steps=cfg.trainer.steps,
         clip_norm=cfg.trainer.clip_norm,
-        # CUDA graphs pay where a step is short; a stack's is long
-        compile_mode="default" if compile_mode_of(cfg, device) else None,
+        compile_mode=compile_mode_of(cfg, device),
         stream=stream,
     )
     paths = [run.path / "checkpoints" / LAST for run in runs]

@@ -1,12 +1,14 @@
 """One training step of V variants in one program, as a Lightning module."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowzoo.backbones.stacked import StackedBackbone
+from flowzoo.captured import Captured
 from flowzoo.data.loader import Batch, Batches
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
@@ -45,7 +47,10 @@ class StackedModule(Trained):
         compile_mode: str | None,
         stream: Callable[[torch.device, Sequence[int]], Sequence[Batches]],
     ) -> None:
-        """`seeds`, one a variant; `stream` makes the batches of distinct seeds."""
+        """`seeds`, one a variant; `stream` makes the batches of distinct seeds.
+
+        `compile_mode`: "reduce-overhead" makes the step a CUDA graph, "default" compiles the network.
+        """
         super().__init__(optimizers, ema, text, steps)
         self.backbone: StackedBackbone = backbone
         self.formulation: StackedFormulation = formulation
@@ -54,16 +59,17 @@ class StackedModule(Trained):
         self.register_buffer("seed_of", torch.tensor([self.seeds.index(s) for s in seeds]), persistent=False)
         self._records: Coefficients | None = None  # of the current block of steps, [V, BLOCK * B]
         self._first = 0  # step of the block
-        # vmap inside, the sum and the backward pass outside.
+        self.compile_mode = compile_mode
         self._losses: Callable[..., Tensor] = (
-            torch.compile(stacked_losses, mode=compile_mode, dynamic=False) if compile_mode else stacked_losses
+            torch.compile(stacked_losses, dynamic=False) if compile_mode == "default" else stacked_losses
         )
 
     def train_dataloader(self) -> Iterable[tuple[Batch, ...]]:
         """One batch a distinct seed; starts at the step that is next."""
         return _Together(self._stream(self.device, self.seeds), self)
 
-    def training_step(self, batches: tuple[Batch, ...], _: int) -> Tensor:
+    def training_step(self, batches: tuple[Batch, ...], _: int) -> None:
+        """The whole step, update included: there is nothing left for the trainer to do."""
         step, device = self.global_step, self.device
         x0s, eps, texts = [], [], []
         for seed, batch in zip(self.seeds, batches, strict=True):
@@ -72,14 +78,23 @@ class StackedModule(Trained):
             kept = draws.kept(seed, step, self.text, len(batch.images), device)
             texts.append(self.text.drop(batch.text, kept))
         x0, noise = self._per_variant(x0s), self._per_variant(eps)
-        c = self._at(step, len(batches[0].images), x0.dtype)
-        image = c.image()
-        z, y = image.c_in * image.z(x0, noise), image.target(x0, noise)
-        losses = self._losses(
-            self.backbone, self.backbone.weights(), z, c.label.float(), self._text(texts), y, image.weight
-        )
-        self.note_loss(losses)
-        return losses.sum()
+        self._advance(x0, noise, self._text(texts), *self._at(step, len(x0s[0]), x0.dtype))
+
+    def _update(self, x0: Tensor, noise: Tensor, text: Text, *records: Tensor) -> None:
+        """From images and draws to weights. On a GPU one CUDA graph: only the values of tensors may change."""
+        # What is differentiated: with mixed precision a copy in the lower one, so that its gradient is of that, too.
+        leaf = self.backbone.working().detach().requires_grad_()
+        losses = self._losses(self.backbone, leaf, Coefficients(*records), x0, noise, text)
+        with torch.autocast(self.device.type, enabled=False):
+            losses.sum().backward()  # vmap inside, the sum and the backward pass outside
+            assert leaf.grad is not None
+            adamw = self._adamw()
+            step = adamw.finished + 1
+            self.note_loss(losses, step)
+            # Each is clipped by its own norm; where that is not finite the variant stops here.
+            norms = torch.linalg.vector_norm(leaf.grad, dim=1, dtype=self.backbone.flat.dtype)
+            self.note_norm(norms, step)
+            adamw.update(leaf.grad, clip_factors(norms, self.clip_norm), self.diverged_at == 0)
 
     def _per_variant(self, each: Sequence[Tensor]) -> Tensor:
         """[1, ...] where all variants share it, else [V, ...]."""
@@ -93,8 +108,8 @@ class StackedModule(Trained):
             tuple(self._per_variant(x) for x in zip(*(text.pooled for text in each), strict=True)),
         )
 
-    def _at(self, step: int, n: int, dtype: torch.dtype) -> Coefficients:
-        """The records [V, B] of a step: those of `BLOCK` steps are computed at once."""
+    def _at(self, step: int, n: int, dtype: torch.dtype) -> list[Tensor]:
+        """The fields [V, B] of a step's records: those of `BLOCK` steps are computed at once."""
         first = step - step % BLOCK
         if self._records is None or first != self._first:
             each = [[draws.times(s, i, n, self.device) for i in range(first, first + BLOCK)] for s in self.seeds]
@@ -102,15 +117,8 @@ class StackedModule(Trained):
             u = u[0] if len(u) == 1 else u.index_select(0, self.seed_of)
             self._first, self._records = first, self.formulation.coefficients(u).to(dtype)
         place = (step - first) * n
-        return self._records[:, place : place + n]
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Of each variant by its own norm; where that is not finite the variant stops here."""
-        adamw = self._adamw()
-        assert self.backbone.flat.grad is not None
-        norms = torch.linalg.vector_norm(self.backbone.flat.grad, dim=1)
-        self.note_norm(norms)
-        adamw.clip, adamw.alive = clip_factors(norms, self.clip_norm), self.diverged_at == 0
+        block = self._records
+        return [getattr(block, field.name)[:, place : place + n] for field in fields(block)]
 
     def _adamw(self) -> StackedAdamW:
         adamw = self.trainer.optimizers[0]
@@ -118,11 +126,17 @@ class StackedModule(Trained):
         return adamw
 
     def configure_optimizers(self) -> StackedAdamW:
-        return StackedAdamW(self.backbone.flat, self.rates, self.steps)
+        return StackedAdamW(self.backbone.flat, self.rates, self.steps, self.compile_mode is not None)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._records = None
+        self._advance: Callable[..., None] = (
+            Captured(self._update) if self.compile_mode == "reduce-overhead" else self._update
+        )
+
+    def on_fit_end(self) -> None:
+        del self._advance  # and the memory of its graph
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -134,17 +148,12 @@ class StackedModule(Trained):
 
 
 def stacked_losses(
-    backbone: StackedBackbone,
-    weights: Mapping[str, Tensor],
-    z: Tensor,
-    label: Tensor,
-    text: Text,
-    y: Tensor,
-    weight: Tensor,
+    backbone: StackedBackbone, flat: Tensor, c: Coefficients, x0: Tensor, eps: Tensor, text: Text
 ) -> Tensor:
-    """[V] from the networks' inputs z [V, B, C, H, W], label [V, B] and text, and their targets y like z."""
-    out = backbone.call(weights, z, label, text)
-    return (weight * (out.to(y.dtype) - y).square()).flatten(1).mean(1)
+    """[V] from weights [V, P], records [V, B], images and noise [V or 1, B, C, H, W] and the text."""
+    image = c.image()
+    out = backbone.call(flat, image.c_in * image.z(x0, eps), c.label.float(), text)
+    return (image.weight * (out.to(x0.dtype) - image.target(x0, eps)).square()).flatten(1).mean(1)
 
 
 def member_ema(backbone: StackedBackbone, ema: Mapping[str, Any], i: int) -> dict[str, Any]:

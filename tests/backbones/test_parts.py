@@ -36,13 +36,14 @@ def test_streams_of_equal_weights_are_one_sequence(randomise):
     for stream in joint.streams:
         stream.load_state_dict(single.streams[0].state_dict())
     x, y, c = (torch.randn(*shape, dtype=torch.float64) for shape in [(2, 5, 16), (2, 3, 16), (2, 16)])
-    (together,) = single([torch.cat([x, y], dim=1)], c)
-    torch.testing.assert_close(torch.cat(joint([x, y], c), dim=1), together)
+    (together,) = single([parts.Tokens(torch.cat([x, y], dim=1))], c)
+    apart = [tokens.value() for tokens in joint([parts.Tokens(x), parts.Tokens(y)], c)]
+    torch.testing.assert_close(torch.cat(apart, dim=1), together.value())
 
 
 def test_blocks_start_as_identities():
     x, c = torch.randn(2, 5, 16), torch.randn(2, 16)
-    torch.testing.assert_close(parts.JointBlock(1, 16, 2, True)([x], c)[0], x, rtol=0, atol=0)
+    torch.testing.assert_close(parts.JointBlock(1, 16, 2, True)([parts.Tokens(x)], c)[0].value(), x, rtol=0, atol=0)
 
 
 def test_sinusoid_is_exact_under_autocast_and_spreads_the_whole_scale():

@@ -22,9 +22,7 @@ def test_rows_move_as_torch_moves_each_alone(bound: float | None) -> None:
     flat = nn.Parameter(start.clone())
     stacked = StackedAdamW(flat, rates, steps=12)
     for g in grads:
-        flat.grad = g.clone()
-        stacked.clip = clip_factors(g.norm(dim=1), bound)
-        stacked.step()
+        stacked.update(g, clip_factors(g.norm(dim=1), bound), torch.ones(3, dtype=torch.bool))
     for i, rate in enumerate(rates):
         p = nn.Parameter(start[i].clone())
         alone = rate.adamw([p], p.device)
@@ -40,13 +38,11 @@ def test_rows_move_as_torch_moves_each_alone(bound: float | None) -> None:
 def test_a_dead_row_keeps_its_weights_whatever_its_gradient_is() -> None:
     flat = nn.Parameter(torch.ones(3, 5))
     stacked = StackedAdamW(flat, [optimizer(*rate) for rate in RATES], steps=4)
-    stacked.alive = torch.tensor([True, False, True])
-    flat.grad = torch.ones(3, 5)
-    flat.grad[1] = torch.tensor([float("nan"), float("inf"), 1.0, 0.0, -1.0])
-    stacked.clip = torch.tensor([1.0, float("nan"), 1.0])
+    gradient = torch.ones(3, 5)
+    gradient[1] = torch.tensor([float("nan"), float("inf"), 1.0, 0.0, -1.0])
     before = flat.detach().clone()
     for _ in range(3):
-        stacked.step()
+        stacked.update(gradient, torch.tensor([1.0, float("nan"), 1.0]), torch.tensor([True, False, True]))
     assert torch.equal(flat[1], before[1])
     assert flat.isfinite().all()
     assert (flat[0] != before[0]).all()
@@ -57,13 +53,12 @@ def test_state_comes_back() -> None:
     ones = [nn.Parameter(torch.ones(3, 5)) for _ in range(2)]
     first, second = (StackedAdamW(p, rates, steps=9) for p in ones)
     for k in range(6):
-        for p in ones[: 1 + (k > 2)]:
-            p.grad = torch.full((3, 5), 0.1 * (k + 1))
-        first.step()
+        gradient, clip = torch.full((3, 5), 0.1 * (k + 1)), torch.ones(3)
+        first.update(gradient, clip, clip > 0)
         if k == 2:
             with torch.no_grad():
                 ones[1].copy_(ones[0])
             second.load_state_dict(copy.deepcopy(first.state_dict()))
         if k > 2:
-            second.step()
+            second.update(gradient, clip, clip > 0)
     assert torch.equal(*ones)

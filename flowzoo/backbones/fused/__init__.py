@@ -1,0 +1,23 @@
+"""What a transformer block does between its matrix products, in as few passes over memory as there can be.
+
+Triton kernels with derivatives of their own, as operators of torch that torch.compile and vmap know. Every one takes G
+groups of samples, each group with weights of its own: a stack of variants is such groups, a network alone is one.
+Sums over samples are taken in a fixed order: two equal runs give equal bits.
+
+`wanted` says where they are used: on a GPU, in half precision. The same formulas in plain torch are in parts.py.
+"""
+
+from torch import Tensor
+
+from flowzoo.backbones.fused.attention import LONGEST, joint_attention
+from flowzoo.backbones.fused.gelu import bias_gelu
+from flowzoo.backbones.fused.linear import product
+from flowzoo.backbones.fused.norm import add_norm, modulated_norm
+from flowzoo.backbones.fused.operator import HALF, TRITON
+
+__all__ = ["LONGEST", "add_norm", "bias_gelu", "joint_attention", "modulated_norm", "product", "wanted"]
+
+
+def wanted(x: Tensor) -> bool:
+    """Whether what comes out of a linear layer as `x` is to be treated here."""
+    return TRITON and x.is_cuda and x.dtype in HALF
