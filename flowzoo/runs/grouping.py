@@ -26,15 +26,11 @@ def alone(cfg: DictConfig) -> DictConfig:
 
 def check_stack(values: Mapping[str, Any]) -> None:
     """Raises ValueError for a config that cannot be trained in a stack."""
-    logger, devices, nodes = values.get("logger"), values["trainer"]["devices"], values["trainer"]["num_nodes"]
+    devices, nodes = values["trainer"]["devices"], values["trainer"]["num_nodes"]
     if (devices, nodes) not in ((1, 1), ("auto", 1)):
         raise ValueError(
             f"trainer.devices={devices} and trainer.num_nodes={nodes} with trainer=stacked: "
             "allowed are 1 and 1; stack.processes deals variants to several GPUs"
-        )
-    if logger and str(logger.get("_target_")).endswith(".wandb"):
-        raise ValueError(
-            "logger=wandb with trainer=stacked: it follows one run a process; allowed are csv, tensorboard"
         )
 
 

@@ -62,8 +62,8 @@ def run_folder(cfg: Config) -> Path:
 
 def _of_this_config(what: str, *, _root_: DictConfig) -> str:
     folder = run_folder(_root_)
-    return {"folder": str(folder), "name": folder.name}[what]
+    return {"folder": str(folder), "name": folder.name, "variant": run_variant(_root_)}[what]
 
 
-# Loggers are told their run: ${run:name} and ${run:folder} in conf/logger.
+# Loggers are told their run: ${run:name}, ${run:folder} and ${run:variant} in conf/logger.
 OmegaConf.register_new_resolver("run", _of_this_config, replace=True)

@@ -96,7 +96,7 @@ def test_folders_are_named_by_the_resolved_formulation():
 
 def test_loggers_are_told_their_run():
     (cfg,) = jobs("logger=wandb", "sweep=x")
-    assert cfg.logger.id == run_folder(cfg).name
+    assert (cfg.logger.id, cfg.logger.name) == (f"x-{run_folder(cfg).name}", "rf")
     assert cfg.logger.save_dir == str(run_folder(cfg))
     assert cfg.logger.group == "x"
     assert jobs("logger=tensorboard")[0].logger.save_dir == str(run_folder(jobs()[0]))
