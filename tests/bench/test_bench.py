@@ -50,6 +50,7 @@ def test_step_is_measured_beside_its_peers(bench: Any) -> None:
     assert ratios["ours/plain"] == pytest.approx(lines["plain-plain"]["ms"] / ours["ms"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_stack_is_measured_beside_one_model_and_dealt_to_processes(bench: Any) -> None:
     lines = by_name(bench("stacked", *SIZE, *LAPS, "--variants=3", "--gpus=2", "--peer=eager"))
     whole, share = lines["stacked-lightning"], lines["share-lightning"]
