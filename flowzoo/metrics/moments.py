@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_ROWS = 8192  # converted to float64 at once
+_ROWS = 1024  # converted to float64 at once: they stay in the cache
+_BLOCKS = 4
 
 
 class Moments:
@@ -22,10 +23,9 @@ class Moments:
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must be [n, {self.dim}], got {list(features.shape)}")
         self.count += len(features)
-        for part in features.detach().split(_ROWS):
-            x = part.double()
-            self.total += x.sum(0).cpu()
-            self.outer += _products(x)
+        total, outer = _sums(features.detach())
+        self.total += total.cpu()
+        self.outer += outer.cpu()
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -91,9 +91,18 @@ class StackedMoments:
         return made
 
 
-def _products(x: Tensor) -> Tensor:
-    """The sum of outer products of the rows of float64 x [n, D], [D, D] on the CPU."""
-    if x.device.type == "cpu":
-        rows = x.numpy()
-        return torch.from_numpy(rows.T @ rows)  # numpy knows that this is symmetric and computes half of it
-    return (x.T @ x).cpu()
+def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of the rows of x [n, D], [D], and of their outer products, [D, D], float64.
+
+    Of the products only the blocks from the diagonal on are computed.
+    """
+    dim = x.shape[1]
+    edge = -(-dim // _BLOCKS)
+    total = torch.zeros(dim, dtype=torch.float64, device=x.device)
+    outer = torch.zeros(dim, dim, dtype=torch.float64, device=x.device)
+    for part in x.split(_ROWS):
+        rows = part.double()
+        total += rows.sum(0)
+        for i in range(0, dim, edge):
+            outer[i : i + edge, i:].addmm_(rows[:, i : i + edge].T, rows[:, i:])
+    return total, outer.triu() + outer.triu(1).T
