@@ -20,9 +20,9 @@ if TRITON:
     import triton.language as tl
 
     @triton.jit
-    def _part(qkv, bias, i, group, L, W, column, T: tl.constexpr, d: tl.constexpr):
+    def _part(qkv, bias, i, group, row, L, W, column, d: tl.constexpr):
         """Rows of one of query, key and value of one head, its bias added, [T, d] in float32; 0 beyond L."""
-        row, col = tl.arange(0, T), column + tl.arange(0, d)
+        col = column + tl.arange(0, d)
         ok = (row < L)[:, None]
         x = tl.load(qkv + (i * L + row)[:, None] * W + col[None], mask=ok, other=0).to(tl.float32)
         return tl.where(ok, x + tl.load(bias + group * W + col).to(tl.float32)[None], 0)
@@ -37,13 +37,13 @@ if TRITON:
             return x, x
 
     @triton.jit
-    def _store(out, x, i, L, W, column, T: tl.constexpr, d: tl.constexpr):
-        row, col = tl.arange(0, T), column + tl.arange(0, d)
+    def _store(out, x, i, row, L, W, column, d: tl.constexpr):
+        col = column + tl.arange(0, d)
         tl.store(out + (i * L + row)[:, None] * W + col[None], x, mask=(row < L)[:, None])
 
     @triton.jit
-    def _load(x, i, L, W, column, T: tl.constexpr, d: tl.constexpr):
-        row, col = tl.arange(0, T), column + tl.arange(0, d)
+    def _load(x, i, row, L, W, column, d: tl.constexpr):
+        col = column + tl.arange(0, d)
         return tl.load(x + (i * L + row)[:, None] * W + col[None], mask=(row < L)[:, None], other=0)
 
     @triton.jit
@@ -69,8 +69,8 @@ if TRITON:
         return o / total[:, None]
 
     @triton.jit
-    def _back(q, k1, k2, v1, v2, do, L1, L2, scale, T1: tl.constexpr, T2: tl.constexpr, TWO: tl.constexpr):
-        """Softmax weights p and gradients ds of the scores, of one stream's queries with the keys of both."""
+    def _query_side(q, g, k1, k2, v1, v2, L1, L2, scale, T1: tl.constexpr, T2: tl.constexpr, TWO: tl.constexpr):
+        """Gradient of queries, and of every softmax its maximum, its sum, and its weights' mean gradient."""
         s1 = _scores(q, k1, L1, scale, T1)
         m = tl.max(s1, 1)
         if TWO:
@@ -78,23 +78,27 @@ if TRITON:
             m = tl.maximum(m, tl.max(s2, 1))
         p1 = tl.exp(s1 - m[:, None])
         total = tl.sum(p1, 1)
+        dp1 = tl.dot(g, tl.trans(v1))
+        mean = tl.sum(p1 * dp1, 1)
         if TWO:
             p2 = tl.exp(s2 - m[:, None])
             total += tl.sum(p2, 1)
-        p1 = p1 / total[:, None]
-        dp1 = tl.dot(do, tl.trans(v1))
-        delta = tl.sum(p1 * dp1, 1)
+            dp2 = tl.dot(g, tl.trans(v2))
+            mean += tl.sum(p2 * dp2, 1)
+        mean = mean / total
+        factor = (scale / total)[:, None]
+        dq = tl.dot((p1 * (dp1 - mean[:, None]) * factor).to(q.dtype), k1)
         if TWO:
-            p2 = p2 / total[:, None]
-            dp2 = tl.dot(do, tl.trans(v2))
-            delta += tl.sum(p2 * dp2, 1)
-            ds2 = (p2 * (dp2 - delta[:, None]) * scale).to(q.dtype)
-            p2 = p2.to(q.dtype)
-        else:
-            p2 = p1
-            ds2 = p1
-        ds1 = (p1 * (dp1 - delta[:, None]) * scale).to(q.dtype)
-        return p1.to(q.dtype), ds1, p2, ds2
+            dq += tl.dot((p2 * (dp2 - mean[:, None]) * factor).to(q.dtype), k2)
+        return dq, m, total, mean
+
+    @triton.jit
+    def _key_side(k, v, q, g, m, total, mean, L, scale, T: tl.constexpr):
+        """What queries add to the gradients of keys and values. All transposed: nothing changes its place."""
+        s = tl.where((tl.arange(0, T) < L)[:, None], tl.dot(k, tl.trans(q)) * scale, float("-inf"))
+        p = tl.exp(s - m[None]) / total[None]
+        ds = p * (tl.dot(v, tl.trans(g)) - mean[None]) * scale
+        return tl.dot(ds.to(k.dtype), q), tl.dot(p.to(k.dtype), g)
 
     @triton.jit
     def _norm_back(dy, x, r, weight, group, d: tl.constexpr, NORM: tl.constexpr):
@@ -107,10 +111,34 @@ if TRITON:
             return dy, tl.sum(dy, 0)
 
     @triton.jit
-    def _give(dx, dqkv, sums, i, L, W, column, T: tl.constexpr, d: tl.constexpr):
-        """Stores a gradient and its sum over tokens, of which the bias's gradient is made."""
-        _store(dqkv, dx, i, L, W, column, T, d)
+    def _keys_and_values(
+        qkv, bias, i, group, L, W, first, head, D, weight,
+        T: tl.constexpr, d: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
+    ):  # fmt: skip
+        """Keys, their norms' factors, and values of one stream, whose columns of keys begin at `first`."""
+        row = tl.arange(0, T)
+        k, r = _normed(_part(qkv, bias, i, group, row, L, W, first + head, d), weight, group, d, NORM, EPS)
+        v = _part(qkv, bias, i, group, row, L, W, first + D + head, d)
+        return k.to(qkv.dtype.element_ty), r, v.to(qkv.dtype.element_ty)
+
+    @triton.jit
+    def _give(
+        dy, r, qkv, bias, weight, dqkv, sums, place, i, group, L, W, column,
+        T: tl.constexpr, d: tl.constexpr, NORM: tl.constexpr,
+    ):  # fmt: skip
+        """Stores the gradient of queries or keys before their norm; its sum over tokens, the bias's; and the norm's."""
+        row = tl.arange(0, T)
+        # read again: to hold it until here would cost registers
+        x = _part(qkv, bias, i, group, row, L, W, column, d)
+        dx, dw = _norm_back(dy, x, r, weight, group, d, NORM)
+        _store(dqkv, dx, i, row, L, W, column, d)
         tl.store(sums + i * W + column + tl.arange(0, d), tl.sum(dx, 0))
+        tl.store(place, dw)
+
+    @triton.jit
+    def _give_values(dv, dqkv, sums, i, L, W, column, T: tl.constexpr, d: tl.constexpr):
+        _store(dqkv, dv, i, tl.arange(0, T), L, W, column, d)
+        tl.store(sums + i * W + column + tl.arange(0, d), tl.sum(dv, 0))
 
     @triton.jit
     def _attention_forward(
@@ -121,21 +149,18 @@ if TRITON:
         head, i = tl.program_id(0) * d, tl.program_id(1).to(tl.int64)
         group = i // n
         kind = qkv1.dtype.element_ty
-        q1, _ = _normed(_part(qkv1, bias1, i, group, L1, W1, head, T1, d), wq1, group, d, NORM, EPS)
-        k1, _ = _normed(_part(qkv1, bias1, i, group, L1, W1, D + head, T1, d), wk1, group, d, NORM, EPS)
-        v1 = _part(qkv1, bias1, i, group, L1, W1, 2 * D + head, T1, d).to(kind)
-        k1 = k1.to(kind)
+        row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
+        k1, _, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
         k2 = k1
         v2 = v1
         if TWO:
             first = D if Q2 else 0  # a stream without queries begins with its keys
-            k2, _ = _normed(_part(qkv2, bias2, i, group, L2, W2, first + head, T2, d), wk2, group, d, NORM, EPS)
-            v2 = _part(qkv2, bias2, i, group, L2, W2, first + D + head, T2, d).to(kind)
-            k2 = k2.to(kind)
-        _store(o1, _out(q1.to(kind), k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO), i, L1, D, head, T1, d)
+            k2, _, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
+        q1, _ = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
+        _store(o1, _out(q1.to(kind), k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO), i, row1, L1, D, head, d)
         if Q2:
-            q2, _ = _normed(_part(qkv2, bias2, i, group, L2, W2, head, T2, d), wq2, group, d, NORM, EPS)
-            _store(o2, _out(q2.to(kind), k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO), i, L2, D, head, T2, d)
+            q2, _ = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
+            _store(o2, _out(q2.to(kind), k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO), i, row2, L2, D, head, d)
 
     @triton.jit
     def _attention_backward(
@@ -147,55 +172,39 @@ if TRITON:
         head, i = tl.program_id(0) * d, tl.program_id(1).to(tl.int64)
         group = i // n
         kind = qkv1.dtype.element_ty
-        q1, rq1 = _normed(_part(qkv1, bias1, i, group, L1, W1, head, T1, d), wq1, group, d, NORM, EPS)
-        k1, rk1 = _normed(_part(qkv1, bias1, i, group, L1, W1, D + head, T1, d), wk1, group, d, NORM, EPS)
-        v1 = _part(qkv1, bias1, i, group, L1, W1, 2 * D + head, T1, d).to(kind)
-        g1 = _load(do1, i, L1, D, head, T1, d)
-        q1, k1 = q1.to(kind), k1.to(kind)
+        row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
+        place = norm_sums + (i * tl.num_programs(0) * d + head) * 4 + tl.arange(0, d)
+        k1, rk1, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
         k2 = k1
         v2 = v1
         if TWO:
             first = D if Q2 else 0
-            k2, rk2 = _normed(_part(qkv2, bias2, i, group, L2, W2, first + head, T2, d), wk2, group, d, NORM, EPS)
-            v2 = _part(qkv2, bias2, i, group, L2, W2, first + D + head, T2, d).to(kind)
-            k2 = k2.to(kind)
-        p11, ds11, p12, ds12 = _back(q1, k1, k2, v1, v2, g1, L1, L2, scale, T1, T2, TWO)
-        dq1 = tl.dot(ds11, k1)
-        dk1 = tl.dot(tl.trans(ds11), q1)
-        dv1 = tl.dot(tl.trans(p11), g1)
-        if TWO:
-            dq1 += tl.dot(ds12, k2)
-            dk2 = tl.dot(tl.trans(ds12), q1)
-            dv2 = tl.dot(tl.trans(p12), g1)
-        place = norm_sums + (i * tl.num_programs(0) * d + head) * 4 + tl.arange(0, d)
+            k2, rk2, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
+        q1, rq1 = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
+        q1, g1 = q1.to(kind), _load(do1, i, row1, L1, D, head, d)
+        dq, m1, total1, mean1 = _query_side(q1, g1, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
+        _give(dq, rq1, qkv1, bias1, wq1, dqkv1, sums1, place, i, group, L1, W1, head, T1, d, NORM)
+        dk, dv = _key_side(k1, v1, q1, g1, m1, total1, mean1, L1, scale, T1)
         if Q2:
-            q2, rq2 = _normed(_part(qkv2, bias2, i, group, L2, W2, head, T2, d), wq2, group, d, NORM, EPS)
-            q2 = q2.to(kind)
-            g2 = _load(do2, i, L2, D, head, T2, d)
-            p21, ds21, p22, ds22 = _back(q2, k1, k2, v1, v2, g2, L1, L2, scale, T1, T2, TWO)
-            dq2 = tl.dot(ds21, k1) + tl.dot(ds22, k2)
-            dk1 += tl.dot(tl.trans(ds21), q2)
-            dk2 += tl.dot(tl.trans(ds22), q2)
-            dv1 += tl.dot(tl.trans(p21), g2)
-            dv2 += tl.dot(tl.trans(p22), g2)
-            # read again: to hold it until here would cost registers
-            x = _part(qkv2, bias2, i, group, L2, W2, head, T2, d)
-            dx, dw = _norm_back(dq2, x, rq2, wq2, group, d, NORM)
-            _give(dx, dqkv2, sums2, i, L2, W2, head, T2, d)
-            tl.store(place + 2 * d, dw)
-        dx, dw = _norm_back(dq1, _part(qkv1, bias1, i, group, L1, W1, head, T1, d), rq1, wq1, group, d, NORM)
-        _give(dx, dqkv1, sums1, i, L1, W1, head, T1, d)
-        tl.store(place, dw)
-        dx, dw = _norm_back(dk1, _part(qkv1, bias1, i, group, L1, W1, D + head, T1, d), rk1, wk1, group, d, NORM)
-        _give(dx, dqkv1, sums1, i, L1, W1, D + head, T1, d)
-        tl.store(place + d, dw)
-        _give(dv1, dqkv1, sums1, i, L1, W1, 2 * D + head, T1, d)
+            q2, rq2 = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
+            q2, g2 = q2.to(kind), _load(do2, i, row2, L2, D, head, d)
+            dq, m2, total2, mean2 = _query_side(q2, g2, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
+            _give(dq, rq2, qkv2, bias2, wq2, dqkv2, sums2, place + 2 * d, i, group, L2, W2, head, T2, d, NORM)
+            more_k, more_v = _key_side(k1, v1, q2, g2, m2, total2, mean2, L1, scale, T1)
+            dk += more_k
+            dv += more_v
+        _give(dk, rk1, qkv1, bias1, wk1, dqkv1, sums1, place + d, i, group, L1, W1, D + head, T1, d, NORM)
+        _give_values(dv, dqkv1, sums1, i, L1, W1, 2 * D + head, T1, d)
         if TWO:
-            x = _part(qkv2, bias2, i, group, L2, W2, first + head, T2, d)
-            dx, dw = _norm_back(dk2, x, rk2, wk2, group, d, NORM)
-            _give(dx, dqkv2, sums2, i, L2, W2, first + head, T2, d)
-            tl.store(place + 3 * d, dw)
-            _give(dv2, dqkv2, sums2, i, L2, W2, first + D + head, T2, d)
+            dk, dv = _key_side(k2, v2, q1, g1, m1, total1, mean1, L2, scale, T2)
+            if Q2:
+                more_k, more_v = _key_side(k2, v2, q2, g2, m2, total2, mean2, L2, scale, T2)
+                dk += more_k
+                dv += more_v
+            _give(
+                dk, rk2, qkv2, bias2, wk2, dqkv2, sums2, place + 3 * d, i, group, L2, W2, first + head, T2, d, NORM
+            )  # fmt: skip
+            _give_values(dv, dqkv2, sums2, i, L2, W2, first + D + head, T2, d)
 
 
 def _sizes(qkv1: Tensor, qkv2: Tensor, weights: Tensor, heads: int, norm: bool) -> dict[str, Any]:

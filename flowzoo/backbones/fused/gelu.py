@@ -46,7 +46,7 @@ if TRITON:
         tl.store(sums + (group * tl.num_programs(0) + chunk) * F + c, tl.sum(total, 0), mask=c < F)
 
 
-CHUNK, ROWS, COLUMNS = 128, 8, 256  # rows a program sums, tile of rows and columns
+CHUNK, ROWS, COLUMNS = 64, 4, 512  # rows a program sums, tile of rows and columns
 
 
 @torch.library.custom_op("flowzoo::bias_gelu", mutates_args=())

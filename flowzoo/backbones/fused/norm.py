@@ -85,7 +85,7 @@ CHUNK = 64  # tokens whose sums one program takes
 
 def _sizes(width: int) -> dict[str, int]:
     w = power_of_two(width)
-    return {"D": width, "W": w, "R": max(1, 2048 // w), "num_warps": 8 if w > 1024 else 4}
+    return {"D": width, "W": w, "R": max(1, 1024 // w), "num_warps": 2 if w <= 1024 else 4}
 
 
 def _run_forward(
