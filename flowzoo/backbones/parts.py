@@ -205,7 +205,7 @@ def attend_jointly(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> lis
 
     Streams without queries come last.
     """
-    if fused.wanted(hs[0]) and len(hs) <= 2 and max(h.shape[1] for h in hs) <= fused.LONGEST:
+    if fused.wanted(hs[0]) and len(hs) <= 2:
         return _attend_fused(projections, hs)
     parts = [projection(h) for projection, h in zip(projections, hs, strict=True)]
     looking = [part[0] for part in parts if len(part) == 3]
@@ -227,8 +227,11 @@ def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list
         norms = torch.stack(weights)[None].to(qkv1.dtype)
     else:
         norms = qkv1.new_zeros(1, 4, qkv1.shape[-1] // (3 * heads))
-    attended = fused.joint_attention(qkv1, bias1, qkv2, bias2, norms, heads, normed)
-    return [x for x, projection in zip(attended, projections, strict=False) if projection.n == 3]
+    looking = [h.shape[1] for h, projection in zip(hs, projections, strict=True) if projection.n == 3]
+    if max(h.shape[1] for h in hs) <= fused.LONGEST:
+        return list(fused.joint_attention(qkv1, bias1, qkv2, bias2, norms, heads, normed))[: len(looking)]
+    q, k, v = (x.transpose(1, 2) for x in fused.joined(qkv1, bias1, qkv2, bias2, norms, heads, normed))
+    return list(attend(q, k, v).split(looking, dim=1))
 
 
 def mlp(width: int) -> nn.Sequential:

@@ -75,11 +75,14 @@ class StackedBackbone(nn.Module):
     def call(self, flat: Tensor, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """As `forward`, with weights [V, P] that are given."""
         own = text.tokens[0].ndim == 4
+        weights = self.cut(flat)
+        if len(flat) == 1:  # whatever vmap knows, a network alone runs
+            alone = {name: w.squeeze(0) for name, w in weights.items()}
+            return self._one(alone, z.squeeze(0), label.squeeze(0), text.rows(0) if own else text)[None]
+        return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(weights, z, label, text)
 
-        def one(weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
-            return functional_call(self.skeleton, weights, (z, label, text))
-
-        return vmap(one, in_dims=(0, 0, 0, 0 if own else None))(self.cut(flat), z, label, text)
+    def _one(self, weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
+        return functional_call(self.skeleton, weights, (z, label, text))
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""

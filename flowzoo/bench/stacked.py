@@ -3,7 +3,8 @@
 Ours is the real path under Lightning, then the same module without it. `eager` is one model after another on the real
 path uncompiled, so that its variant-steps a second are its steps. `compiled` and `cudagraphs` are the least that trains
 the network, on one batch that never changes; `processes-...` is that in `--processes` processes on one GPU, their rates
-added up. With `--gpus N` the variants are dealt to N GPUs, one process each.
+added up. The peers compute in plain torch, without our kernels. With `--gpus N` the variants are dealt to N GPUs, one
+process each.
 """
 
 import tempfile
@@ -47,6 +48,7 @@ def measure(args: Namespace, report: Report) -> int:
         cfgs = configs(words_of(args, folder / "runs"), args.variants)
         cfg = cfgs[0]
 
+        from flowzoo.backbones import fused
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import flowzoo_step, taking
         from flowzoo.bench.processes import together, visible_gpus
@@ -93,14 +95,15 @@ def measure(args: Namespace, report: Report) -> int:
             several("dealt", dealt, jobs, gpus[: args.gpus])
         for peer in peers:
             if peer == "eager":
-                with report.measuring(peer=peer):
+                with report.measuring(peer=peer), fused.without():
                     solo = Solo(cfg, folder / peer, None)
                     rates[peer] = bench.time(solo.lightning, flops, peer=peer, loop="lightning")
                     del solo
             elif peer in MODES:
                 mode = MODES[peer]
                 run = taking(flowzoo_step, cfg, fresh, device, mode)
-                rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+                with fused.without():
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
             else:
                 job = (OmegaConf.to_yaml(cfg), str(folder / "one"), peer.removeprefix("processes-"), *laps)
                 several(peer, plain, [job] * args.processes, [gpus[0]] * args.processes)
@@ -139,6 +142,7 @@ def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps:
     """Steps a second of one model in a process of its own."""
     import torch
 
+    from flowzoo.backbones import fused
     from flowzoo.bench.plain import flowzoo_step
     from flowzoo.bench.stopwatch import Stopwatch
     from flowzoo.build import build, device_of
@@ -148,7 +152,8 @@ def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps:
     cfg = _read(text)
     device = device_of(cfg)
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
-    watch.run(flowzoo_step(cfg, build(cfg, Path(folder)), device, MODES[mode]), device)
+    with fused.without():
+        watch.run(flowzoo_step(cfg, build(cfg, Path(folder)), device, MODES[mode]), device)
     return watch.rate
 
 

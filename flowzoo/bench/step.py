@@ -1,8 +1,9 @@
 """One model: a step of flowzoo's whole training beside bare loops, compilation modes and diffusers.
 
-Ours is the real path, Lightning with data, draws, average, clipping and AdamW, compiled with CUDA graphs on a GPU, then
-the same module without Lightning. `eager` is the real path uncompiled. The other peers are the least that trains a
-network, on one batch that never changes: `plain`, `compiled` and `cudagraphs` of flowzoo's MM-DiT, and diffusers'.
+Ours is the real path, Lightning with data, draws, average, clipping and AdamW, one CUDA graph on a GPU, then the same
+module without Lightning. The peers compute in plain torch, without our kernels. `eager` is the real path uncompiled.
+The others are the least that trains a network, on one batch that never changes: `plain`, `compiled` and `cudagraphs` of
+flowzoo's MM-DiT, and diffusers'.
 """
 
 import tempfile
@@ -38,9 +39,10 @@ def measure(args: Namespace, report: Report) -> int:
     with tempfile.TemporaryDirectory() as folder:
         (cfg,) = configs(words_of(args, Path(folder) / "runs"), 1)
 
+        from flowzoo.backbones import fused
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import diffusers_step, flowzoo_step, taking
-        from flowzoo.bench.subject import Solo
+        from flowzoo.bench.subject import Solo, Stack
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
@@ -53,7 +55,8 @@ def measure(args: Namespace, report: Report) -> int:
         rates: dict[str, float | None] = {}
 
         def both(name: str, mode: str | None) -> None:
-            subject = Solo(cfg, path / name, mode)
+            # as flowzoo.training.fit.fit chooses
+            subject = Stack([cfg], path / name, mode) if mode == "reduce-overhead" else Solo(cfg, path / name, mode)
             for loop, run in (("bare", subject.bare), ("lightning", subject.lightning)):
                 rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
 
@@ -61,7 +64,7 @@ def measure(args: Namespace, report: Report) -> int:
             both("ours", mode_of(args, compile_mode_of(cfg, device)))
         bench.clear()
         for peer in peers:
-            with report.measuring(peer=peer):
+            with report.measuring(peer=peer), fused.without():
                 if peer == "eager":
                     both(peer, None)
                 elif peer in OF_PLAIN:

@@ -15,7 +15,7 @@ class Text(NamedTuple):
     tokens: tuple[Tensor, ...]  # [B, L_i, D_i]
     pooled: tuple[Tensor, ...]  # [B, P_i]; P_i may be 0
 
-    def rows(self, index: slice | Tensor) -> "Text":
+    def rows(self, index: int | slice | Tensor) -> "Text":
         """The text of some of the samples."""
         return Text(tuple(x[index] for x in self.tokens), tuple(x[index] for x in self.pooled))
 

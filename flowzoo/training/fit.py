@@ -1,4 +1,4 @@
-"""Trains one run to its last step, from the start or from where it was interrupted."""
+"""Trains a run, or a stack of them, to the last step, from the start or from where it was interrupted."""
 
 import logging
 import warnings
@@ -12,17 +12,19 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
 from torch import Tensor
 
-from flowzoo.build import Built, compile_mode_of, device_of, precision_of
+from flowzoo.build import Built, build_stack, compile_mode_of, device_of, precision_of
 from flowzoo.data.loader import Batches
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
 from flowzoo.training.cadence import Cadence
-from flowzoo.training.checkpoint import LAST, AtomicIO
+from flowzoo.training.checkpoint import LAST, AtomicIO, step_of
+from flowzoo.training.members import Members
 from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.sharded import strategy_of
 from flowzoo.training.signals import Notice
+from flowzoo.training.stacked import StackedModule
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ class Outcome:
 def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, until: int | None = None) -> Outcome:
     """Trains to the last step, or to `until`, where checkpoints/ holds last.ckpt and best.ckpt.
 
-    Says how far it came and why it ended.
+    Says how far it came and why it ended. Alone on a GPU a run is a stack of one, whose step is one CUDA graph.
     """
+    last = run.path / "checkpoints" / LAST
+    if is_captured(cfg):
+        return fit_stack([cfg], [run], train, val, step_of(last) if last.is_file() else 0, until)
     batches: list[Batches] = []
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
@@ -57,8 +62,49 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, unt
         compile_mode=compile_mode_of(cfg, device_of(cfg)),
         stream=stream,
     )
-    resume = (run.path / "checkpoints" / LAST).is_file()
-    return train_module([cfg], [run], module, val, lambda: sum(b.wait for b in batches), AtomicIO(), resume, until)
+    wait = lambda: sum(b.wait for b in batches)  # noqa: E731
+    return train_module([cfg], [run], module, val, wait, AtomicIO(), last.is_file(), until)
+
+
+def is_captured(cfg: DictConfig) -> bool:
+    """Whether the run's steps can be CUDA graphs: on one GPU, and where the loss is not scaled from step to step."""
+    t = cfg.trainer
+    alone = (t.devices, t.num_nodes, t.strategy) == (1, 1, "auto")
+    return compile_mode_of(cfg, device_of(cfg)) == "reduce-overhead" and alone and t.precision != "16-mixed"
+
+
+def fit_stack(
+    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source, step: int, until: int | None = None
+) -> Outcome:
+    """Trains runs that stand at the same `step` together, to the last step or to `until`."""
+    cfg = cfgs[0]
+    device = device_of(cfg)
+    built = build_stack(cfgs, [run.path for run in runs], train)
+    rates = [instantiate(one.optimizer) for one in cfgs]
+    batches: list[Batches] = []
+
+    def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:
+        built.text.to(on)
+        first = batches_of(cfg, built.text, train, on)
+        batches.extend(first if seed == cfg.seed else first.reseeded(seed) for seed in seeds)
+        return batches
+
+    module = StackedModule(
+        built.backbone,
+        built.formulation,
+        built.autoencoder,
+        built.text,
+        instantiate(cfg.ema, backbone=built.backbone),
+        rates,
+        seeds=[one.seed for one in cfgs],
+        steps=cfg.trainer.steps,
+        clip_norm=cfg.trainer.clip_norm,
+        compile_mode=compile_mode_of(cfg, device),
+        stream=stream,
+    )
+    paths = [run.path / "checkpoints" / LAST for run in runs]
+    checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
+    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
 
 
 def batches_of(

@@ -4,24 +4,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from flowzoo.build import build_stack, compile_mode_of, device_of, source_of
-from flowzoo.data.loader import Batches
+from flowzoo.build import build_stack, device_of, source_of
 from flowzoo.data.source import Source
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
-from flowzoo.training.checkpoint import LAST
-from flowzoo.training.fit import Outcome, batches_of, train_module
+from flowzoo.training.fit import fit_stack
 from flowzoo.training.halving import Halving
 from flowzoo.training.job import scoring_bar, step_of, write_density
-from flowzoo.training.members import Members
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
-from flowzoo.training.stacked import StackedModule
 
 
 def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
@@ -110,37 +105,3 @@ def train_to_the_end(
         diverged |= {i: step for i, step in zip(group, outcome.diverged_at, strict=True) if step is not None}
         if outcome.interrupted:
             return diverged, stopped, True
-
-
-def fit_stack(
-    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source, step: int, until: int | None = None
-) -> Outcome:
-    """Trains runs that stand at the same `step` together, to the last step or to `until`."""
-    cfg = cfgs[0]
-    device = device_of(cfg)
-    built = build_stack(cfgs, [run.path for run in runs], train)
-    rates = [instantiate(one.optimizer) for one in cfgs]
-    batches: list[Batches] = []
-
-    def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:
-        built.text.to(on)
-        first = batches_of(cfg, built.text, train, on)
-        batches.extend(first if seed == cfg.seed else first.reseeded(seed) for seed in seeds)
-        return batches
-
-    module = StackedModule(
-        built.backbone,
-        built.formulation,
-        built.autoencoder,
-        built.text,
-        instantiate(cfg.ema, backbone=built.backbone),
-        rates,
-        seeds=[one.seed for one in cfgs],
-        steps=cfg.trainer.steps,
-        clip_norm=cfg.trainer.clip_norm,
-        compile_mode=compile_mode_of(cfg, device),
-        stream=stream,
-    )
-    paths = [run.path / "checkpoints" / LAST for run in runs]
-    checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
-    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)

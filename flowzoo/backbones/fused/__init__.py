@@ -7,17 +7,44 @@ Sums over samples are taken in a fixed order: two equal runs give equal bits.
 `wanted` says where they are used: on a GPU, in half precision. The same formulas in plain torch are in parts.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
 from flowzoo.backbones.fused.attention import LONGEST, joint_attention
 from flowzoo.backbones.fused.gelu import bias_gelu
+from flowzoo.backbones.fused.joining import joined
 from flowzoo.backbones.fused.linear import product
 from flowzoo.backbones.fused.norm import add_norm, modulated_norm
 from flowzoo.backbones.fused.operator import HALF, TRITON
 
-__all__ = ["LONGEST", "add_norm", "bias_gelu", "joint_attention", "modulated_norm", "product", "wanted"]
+__all__ = [
+    "LONGEST",
+    "add_norm",
+    "bias_gelu",
+    "joined",
+    "joint_attention",
+    "modulated_norm",
+    "product",
+    "wanted",
+    "without",
+]
+
+_allowed = TRITON
+
+
+@contextmanager
+def without() -> Iterator[None]:
+    """Plain torch for the block, for comparisons."""
+    global _allowed
+    before, _allowed = _allowed, False
+    try:
+        yield
+    finally:
+        _allowed = before
 
 
 def wanted(x: Tensor) -> bool:
     """Whether what comes out of a linear layer as `x` is to be treated here."""
-    return TRITON and x.is_cuda and x.dtype in HALF
+    return _allowed and x.is_cuda and x.dtype in HALF

@@ -142,11 +142,11 @@ if TRITON:
 
     @triton.jit
     def _attention_forward(
-        qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, o1, o2, L1, L2, W1, W2, D, n, scale,
+        qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, o1, o2, L1, L2, W1, W2, D, H, n, scale,
         T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
         TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
-        head, i = tl.program_id(0) * d, tl.program_id(1).to(tl.int64)
+        head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
         group = i // n
         kind = qkv1.dtype.element_ty
         row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
@@ -165,15 +165,15 @@ if TRITON:
     @triton.jit
     def _attention_backward(
         do1, do2, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, dqkv1, dqkv2, sums1, sums2, norm_sums,
-        L1, L2, W1, W2, D, n, scale,
+        L1, L2, W1, W2, D, H, n, scale,
         T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
         TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
-        head, i = tl.program_id(0) * d, tl.program_id(1).to(tl.int64)
+        head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
         group = i // n
         kind = qkv1.dtype.element_ty
         row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
-        place = norm_sums + (i * tl.num_programs(0) * d + head) * 4 + tl.arange(0, d)
+        place = norm_sums + (i * H * d + head) * 4 + tl.arange(0, d)
         k1, rk1, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
         k2 = k1
         v2 = v1
@@ -213,6 +213,7 @@ def _sizes(qkv1: Tensor, qkv2: Tensor, weights: Tensor, heads: int, norm: bool) 
     t1, t2 = (max(16, power_of_two(x.shape[1])) for x in (qkv1, qkv2 if two else qkv1))
     return {
         **{"L1": qkv1.shape[1], "L2": qkv2.shape[1], "W1": qkv1.shape[-1], "W2": qkv2.shape[-1], "D": width},
+        "H": heads,
         **{"n": len(qkv1) // len(weights), "scale": (width // heads) ** -0.5, "T1": t1, "T2": t2, "d": width // heads},
         **{"TWO": two, "Q2": two and queries, "NORM": norm, "EPS": EPS},
         "num_warps": 4 if t1 <= 64 else 8,
@@ -234,7 +235,7 @@ def joint_attention(
     o2 = qkv2.new_empty(*qkv2.shape[:2], qkv1.shape[-1] // 3)
     sizes = _sizes(qkv1, qkv2, norms, heads, norm)
     w = norms.transpose(0, 1).contiguous()  # [4, G, d]
-    _attention_forward[(heads, len(qkv1))](
+    _attention_forward[(heads * len(qkv1),)](
         qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(), bias2.contiguous(), *w.unbind(0), o1, o2, **sizes
     )
     return o1, o2
@@ -262,7 +263,7 @@ def joint_attention_backward(
     sizes = _sizes(qkv1, qkv2, norms, heads, norm)
     norm_sums = qkv1.new_zeros(n, heads, 4, sizes["d"], dtype=torch.float32)
     w = norms.transpose(0, 1).contiguous()
-    _attention_backward[(heads, n)](
+    _attention_backward[(heads * n,)](
         do1.contiguous(), do2.contiguous(), qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(),
         bias2.contiguous(), *w.unbind(0), dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
     )  # fmt: skip
