@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from flowzoo.runs.config import UserErrors, one_line
 from flowzoo.runs.store import FINISHED, Run, RunError
 from flowzoo.train import run
-from flowzoo.training.signals import handled_by
+from flowzoo.training.signals import end_with_parent, handled_by
 from sweeps.engine import End, Outcome, conclude, run_one
 from sweeps.manifest import Manifest, Planned
 from sweeps.work import jobs
@@ -201,7 +200,7 @@ class _Pool:
 def _serve(pipe: Connection, folder: Path, execution: Sequence[str], task: Task, number: int, size: int) -> None:
     """A worker: trains the runs that it is sent. Not in the terminal's group: Ctrl-C reaches it once, by its parent."""
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     (folder / LOGS).mkdir(exist_ok=True)
     with open(folder / LOGS / f"{number}.log", "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -224,14 +223,6 @@ def _serve(pipe: Connection, folder: Path, execution: Sequence[str], task: Task,
         pipe.send(outcome)
         if outcome.end is End.INTERRUPTED:
             return
-
-
-def _end_with_parent() -> None:
-    """Without the process that it works for, a worker stops as after Ctrl-C: everything is saved."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def gpu_of(number: int, size: int) -> str | None:

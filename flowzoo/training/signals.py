@@ -6,7 +6,10 @@ to whoever listened before: in a job of submitit's its handler, which has the sc
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
@@ -67,6 +70,18 @@ def handing_on() -> Iterator[None]:
             listener = signal.getsignal(number)
             if callable(listener) and listener is not signal.default_int_handler:
                 listener(number, None)
+
+
+def end_with_parent() -> None:
+    """Without the process that started it by multiprocessing, this one stops as after Ctrl-C: everything is saved."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Notice:

@@ -17,7 +17,7 @@ from flowzoo.runs.grouping import alone, cut, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
 from flowzoo.training.memory import limit_of
-from flowzoo.training.signals import handled_by
+from flowzoo.training.signals import end_with_parent, handled_by
 from flowzoo.training.stack import train_and_score_stack
 
 
@@ -139,6 +139,7 @@ def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:
 def _share(texts: Sequence[str], size: int | None, gpu: str | None) -> None:
     """In a process of its own; it is not in the terminal's group, so that Ctrl-C reaches it once, from its parent."""
     os.setsid()
+    end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process first asks for a GPU
     jobs = []
