@@ -52,9 +52,9 @@ def dies(cfg) -> None:
 def sleeps(cfg) -> None:
     run = Run.create(cfg)
     with run.lock():
-        run.set_status("running")
         try:
             with interruptible():
+                run.set_status("running")
                 time.sleep(60)
         except KeyboardInterrupt:
             run.set_status("preempted", step=1)
