@@ -27,7 +27,6 @@ from rich.table import Table
 from twin import differences, soundness
 from victim import Victim
 
-SPAN = 24.0  # seconds from one strike to the next, at most: more than a start takes
 WANTED = (None, None, "training", "writing", "scoring")  # two in five strikes come whatever there is to be hit
 PATIENCE = 600.0  # seconds in which an undisturbed command must come to its end
 
@@ -62,8 +61,9 @@ def kinds() -> dict[str, Callable[[], Kind]]:
 
 
 class Injection:
-    def __init__(self, kind: Kind, words: Sequence[str], place: Path, rng: Random) -> None:
+    def __init__(self, kind: Kind, words: Sequence[str], place: Path, rng: Random, span: float) -> None:
         self.kind, self.words, self.place, self.rng = kind, [*words, *kind.words], place, rng
+        self.span = span
         self.console = Console(soft_wrap=True, highlight=False)
         self.start = time.monotonic()
         self.strikes: list[Strike] = []
@@ -108,7 +108,7 @@ class Injection:
         engine.go_on()
         victim = engine.victim
         wanted = self.rng.choice(WANTED)
-        self._wait(engine, self.rng.uniform(0, SPAN if wanted is None else SPAN / 3))
+        self._wait(engine, self.rng.uniform(0, self.span if wanted is None else self.span / 3))
         worker = self._worker(engine, wanted)
         if worker is None:
             return
@@ -131,7 +131,7 @@ class Injection:
 
     def _worker(self, engine: Local, stage: str | None) -> int | None:
         """A worker, at this stage where one comes to it in time; None where there is none."""
-        end = time.monotonic() + SPAN
+        end = time.monotonic() + self.span
         while stage is not None and time.monotonic() < end and (workers := engine.workers()):
             for worker in self.rng.sample(workers, len(workers)):
                 if engine.victim.stage(worker) == stage:
@@ -200,6 +200,13 @@ def main() -> int:
     parser.add_argument("kind", choices=kinds())
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--span",
+        type=float,
+        default=24,
+        metavar="SECONDS",
+        help="from one strike to the next, at most: a start takes less",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="all of it as JSON")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the sweeps stay; removed by default")
     parser.add_argument("words", nargs="*", metavar="key=value", help="for the sweep: seeds=1, trainer.steps=60")
@@ -207,7 +214,7 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # sums of several threads may differ in the last bit
     kind = kinds()[args.kind]()
     with kind.around(), tempfile.TemporaryDirectory() as place:
-        injection = Injection(kind, args.words, (args.keep or Path(place)).resolve(), Random(args.seed))
+        injection = Injection(kind, args.words, (args.keep or Path(place)).resolve(), Random(args.seed), args.span)
         injection.place.mkdir(parents=True, exist_ok=True)
         injection.reference()
         injection.hit(args.moments)
