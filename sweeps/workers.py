@@ -220,7 +220,8 @@ def _serve(pipe: Connection, folder: Path, execution: Sequence[str], task: Task,
         except UserErrors as error:  # what was there when the command began is gone
             outcome = _outcome(manifest, manifest.by_id[id], End.FAILED, one_line(error))
         sys.stdout.flush()
-        pipe.send(outcome)
+        with suppress(OSError):  # the parent is gone, which is heard next
+            pipe.send(outcome)
         if outcome.end is End.INTERRUPTED:
             return
 
