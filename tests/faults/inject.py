@@ -72,6 +72,7 @@ class Injection:
         self.folders = 0
         self.commands = 0
         self.attempts = 0
+        self.repaired = 0
         self.deck: list[Fault] = []
 
     def reference(self) -> None:
@@ -118,7 +119,8 @@ class Injection:
         owned = victim.owners().get(worker)
         stage = victim.stage(worker)
         if not fault.strike(engine, worker, self.rng):
-            self.deck.append(fault)
+            self.deck.insert(0, fault)
+            self._say(f"{fault.name}: nothing to hit")
             return
         at = round(time.monotonic() - self.start, 1)
         self.strikes.append(Strike(fault.name, stage, self.folders, owned.path.name if owned else "", at))
@@ -161,7 +163,8 @@ class Injection:
             self.attempts += run.status["attempt"]
         # what killed processes leave beside files is named, and removed on demand
         check = [sys.executable, "-m", "sweeps", "check", str(victim.folder), "--deep"]
-        subprocess.run([*check, "--repair"], cwd=ROOT, capture_output=True)
+        repaired = subprocess.run([*check, "--repair", "--json"], cwd=ROOT, capture_output=True, text=True)
+        self.repaired += len(json.loads(repaired.stdout)["problems"])
         checked = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
         if checked.returncode:
             found.append(f"sweeps check: {checked.stdout}{checked.stderr}")
@@ -177,6 +180,7 @@ class Injection:
             "folders": self.folders,
             "commands": self.commands,
             "attempts": self.attempts,
+            "repaired": self.repaired,
             "exit codes": {str(code): n for code, n in sorted(self.ended.items())},
             "strikes": [asdict(strike) for strike in self.strikes],
             "problems": self.problems,

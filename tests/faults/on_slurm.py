@@ -1,6 +1,7 @@
 """python -m sweeps submit to a real SLURM, and the faults that hit it and its jobs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,6 @@ from local import ROOT, Fault, Local, to_worker
 from processes import all_of_them, environment, send, words
 
 from sweeps.slurm import jobs_of
-
-KILLABLE = {"slurmctld": "controller", "slurmd": "node daemon"}
 
 
 @contextmanager
@@ -88,26 +87,31 @@ def asked(name: str, *command: str) -> Fault:
     """A command of SLURM's on the job of a worker."""
 
     def strike(engine: Local, worker: int, rng: Random) -> bool:
-        job = _job(worker)
-        return bool(job) and subprocess.run([*command, job], capture_output=True).returncode == 0
+        if not (job := _job(worker)):
+            return False
+        try:
+            return subprocess.run([*command, job], stdout=engine.log, stderr=engine.log, timeout=10).returncode == 0
+        except subprocess.TimeoutExpired:  # scancel tries for long where a job is just ending
+            return False
 
     return Fault(name, strike)
 
 
-def restarted(daemon: str) -> Fault:
+def restarted(name: str, daemon: str, number: signal.Signals) -> Fault:
+    """A daemon of SLURM's ends by a signal and is started again seconds later."""
+
     def strike(engine: Local, worker: int, rng: Random) -> bool:
         conf = Path(os.environ["SLURM_CONF"])
         pid = int((conf.parents[1] / "run" / f"{daemon}.pid").read_text())
-        if not send(pid, signal.SIGKILL):
+        if not send(pid, number):
             return False
+        cluster.wait_for(f"the end of {daemon}", lambda: not words(pid))
         time.sleep(rng.uniform(0, 5))
-        subprocess.run(
-            [daemon, "-f", str(conf)], check=True, env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
-        )
+        subprocess.run([shutil.which(daemon, path=f"{os.environ['PATH']}:/usr/sbin") or daemon, "-f", conf], check=True)
         cluster.wait_for("an answer of SLURM", lambda: subprocess.run(["squeue"], capture_output=True).returncode == 0)
         return True
 
-    return Fault(f"SLURM's {KILLABLE[daemon]} killed and started again", strike)
+    return Fault(name, strike)
 
 
 def _lose_the_node(engine: Local, worker: int, rng: Random) -> bool:
@@ -142,8 +146,9 @@ FAULTS = (
     asked("scontrol requeue", "scontrol", "requeue"),
     asked("scancel", "scancel"),
     Fault("all cancelled, sweeps submit killed", _kill_submit),
-    restarted("slurmctld"),
-    restarted("slurmd"),
+    # killed, it forgets the last seconds: starts jobs twice, for which it takes the node out of service
+    restarted("SLURM's controller restarted", "slurmctld", signal.SIGTERM),
+    restarted("SLURM's node daemon killed and started again", "slurmd", signal.SIGKILL),
     Fault("node lost", _lose_the_node),
     Fault("preempted by another partition", _preempt),
 )
