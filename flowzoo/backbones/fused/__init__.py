@@ -21,6 +21,7 @@ from flowzoo.backbones.fused.operator import HALF, TRITON
 
 __all__ = [
     "LONGEST",
+    "TRITON",
     "add_norm",
     "bias_gelu",
     "joined",

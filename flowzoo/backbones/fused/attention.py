@@ -13,7 +13,6 @@ from torch import Tensor
 from flowzoo.backbones.fused.operator import TRITON, power_of_two, summed, under_vmap
 
 LONGEST = 128  # tokens of a stream
-REGISTERS = 128  # of a thread, at most
 EPS = 1e-6
 
 if TRITON:
@@ -164,94 +163,48 @@ if TRITON:
             _store(o2, _out(q2.to(kind), k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO), i, row2, L2, D, head, d)
 
     @triton.jit
-    def _keep(stats, m, total, mean, i, head, H, d, first, L, queries, T: tl.constexpr):
-        """What the keys' kernel must know of the softmaxes of L tokens: stats [N, heads, queries, 3]."""
-        row = tl.arange(0, T)
-        place = stats + ((i * H + head // d) * queries + first + row) * 3
-        tl.store(place, m, mask=row < L)
-        tl.store(place + 1, total, mask=row < L)
-        tl.store(place + 2, mean, mask=row < L)
-
-    @triton.jit
-    def _kept(stats, i, head, H, d, first, L, queries, T: tl.constexpr):
-        row = tl.arange(0, T)
-        place = stats + ((i * H + head // d) * queries + first + row) * 3
-        ok = row < L
-        m = tl.load(place, mask=ok, other=0)
-        return m, tl.load(place + 1, mask=ok, other=1), tl.load(place + 2, mask=ok, other=0)
-
-    @triton.jit
-    def _attention_queries(
-        do1, do2, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, dqkv1, dqkv2, sums1, sums2, norm_sums, stats,
+    def _attention_backward(
+        do1, do2, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, dqkv1, dqkv2, sums1, sums2, norm_sums,
         L1, L2, W1, W2, D, H, n, scale,
         T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
         TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
-        """The way back to the queries."""
         head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
         group = i // n
         kind = qkv1.dtype.element_ty
         row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
         place = norm_sums + (i * H * d + head) * 4 + tl.arange(0, d)
-        k1, _, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
+        k1, rk1, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
         k2 = k1
         v2 = v1
         if TWO:
             first = D if Q2 else 0
-            k2, _, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
-        q, r = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
-        g = _load(do1, i, row1, L1, D, head, d)
-        dq, m, total, mean = _query_side(q.to(kind), g, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
-        queries = L1 + L2 if Q2 else L1
-        _keep(stats, m, total, mean, i, head, H, d, 0, L1, queries, T1)
-        _give(dq, r, qkv1, bias1, wq1, dqkv1, sums1, place, i, group, L1, W1, head, T1, d, NORM)
-        if Q2:
-            q, r = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
-            g = _load(do2, i, row2, L2, D, head, d)
-            dq, m, total, mean = _query_side(q.to(kind), g, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
-            _keep(stats, m, total, mean, i, head, H, d, L1, L2, queries, T2)
-            _give(dq, r, qkv2, bias2, wq2, dqkv2, sums2, place + 2 * d, i, group, L2, W2, head, T2, d, NORM)
-
-    @triton.jit
-    def _attention_keys(
-        do1, do2, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, dqkv1, dqkv2, sums1, sums2, norm_sums, stats,
-        L1, L2, W1, W2, D, H, n, scale,
-        T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
-        TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
-    ):  # fmt: skip
-        """The way back to keys and values; apart from the queries', so that more programs fit on a processor."""
-        head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
-        group = i // n
-        kind = qkv1.dtype.element_ty
-        row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
-        queries = L1 + L2 if Q2 else L1
-        place = norm_sums + (i * H * d + head) * 4 + tl.arange(0, d)
-        q1, _ = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
+            k2, rk2, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
+        q1, rq1 = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
         q1, g1 = q1.to(kind), _load(do1, i, row1, L1, D, head, d)
-        m1, total1, mean1 = _kept(stats, i, head, H, d, 0, L1, queries, T1)
-        k1, r, v1 = _keys_and_values(qkv1, bias1, i, group, L1, W1, D, head, D, wk1, T1, d, NORM, EPS)
+        dq, m1, total1, mean1 = _query_side(q1, g1, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
+        _give(dq, rq1, qkv1, bias1, wq1, dqkv1, sums1, place, i, group, L1, W1, head, T1, d, NORM)
         dk, dv = _key_side(k1, v1, q1, g1, m1, total1, mean1, L1, scale, T1)
         if Q2:
-            q2, _ = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
+            q2, rq2 = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
             q2, g2 = q2.to(kind), _load(do2, i, row2, L2, D, head, d)
-            m2, total2, mean2 = _kept(stats, i, head, H, d, L1, L2, queries, T2)
+            dq, m2, total2, mean2 = _query_side(q2, g2, k1, k2, v1, v2, L1, L2, scale, T1, T2, TWO)
+            _give(dq, rq2, qkv2, bias2, wq2, dqkv2, sums2, place + 2 * d, i, group, L2, W2, head, T2, d, NORM)
             more_k, more_v = _key_side(k1, v1, q2, g2, m2, total2, mean2, L1, scale, T1)
             dk += more_k
             dv += more_v
+        _give(dk, rk1, qkv1, bias1, wk1, dqkv1, sums1, place + d, i, group, L1, W1, D + head, T1, d, NORM)
         _give_values(dv, dqkv1, sums1, i, L1, W1, 2 * D + head, T1, d)
-        _give(dk, r, qkv1, bias1, wk1, dqkv1, sums1, place + d, i, group, L1, W1, D + head, T1, d, NORM)
         if TWO:
-            first = D if Q2 else 0
-            k2, r, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
             dk, dv = _key_side(k2, v2, q1, g1, m1, total1, mean1, L2, scale, T2)
             if Q2:
                 more_k, more_v = _key_side(k2, v2, q2, g2, m2, total2, mean2, L2, scale, T2)
                 dk += more_k
                 dv += more_v
-            _give_values(dv, dqkv2, sums2, i, L2, W2, first + D + head, T2, d)
             _give(
-                dk, r, qkv2, bias2, wk2, dqkv2, sums2, place + 3 * d, i, group, L2, W2, first + head, T2, d, NORM
+                dk, rk2, qkv2, bias2, wk2, dqkv2, sums2, place + 3 * d, i, group, L2, W2, first + head, T2, d, NORM
             )  # fmt: skip
+            _give_values(dv, dqkv2, sums2, i, L2, W2, first + D + head, T2, d)
 
 
 def _sizes(qkv1: Tensor, qkv2: Tensor, weights: Tensor, heads: int, norm: bool) -> dict[str, Any]:
@@ -310,14 +263,10 @@ def joint_attention_backward(
     sizes = _sizes(qkv1, qkv2, norms, heads, norm)
     norm_sums = qkv1.new_zeros(n, heads, 4, sizes["d"], dtype=torch.float32)
     w = norms.transpose(0, 1).contiguous()
-    queries = qkv1.shape[1] + (qkv2.shape[1] if sizes["Q2"] else 0)
-    stats = qkv1.new_empty(n, heads, queries, 3, dtype=torch.float32)
-    given = [x.contiguous() for x in (do1, do2, qkv1, bias1, qkv2, bias2)]
-    for kernel in (_attention_queries, _attention_keys):
-        # registers for four programs a processor: with one or two it waits for memory most of the time
-        kernel[(heads * n,)](
-            *given, *w.unbind(0), dqkv1, dqkv2, sums1, sums2, norm_sums, stats, **sizes, maxnreg=REGISTERS
-        )
+    _attention_backward[(heads * n,)](
+        do1.contiguous(), do2.contiguous(), qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(),
+        bias2.contiguous(), *w.unbind(0), dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
+    )  # fmt: skip
     d_norms = summed(norm_sums, groups).sum(1)
     return (
         dqkv1,

@@ -1,0 +1,151 @@
+"""The fused kernels against plain torch in float64, on Triton's interpreter; test_fused.py runs this in a process apart."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+
+from flowzoo.backbones import fused
+
+GROUPS, EACH = 2, 3  # groups and samples a group
+N = GROUPS * EACH
+
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def outputs_and_gradients(f: Function, args: Sequence[Tensor]) -> list[Tensor]:
+    """Of the sum of outputs times fixed random numbers."""
+    args = [a.detach().clone().requires_grad_() for a in args]
+    made = f(*args)
+    made = made if isinstance(made, tuple) else (made,)
+    gen = torch.Generator().manual_seed(1)
+    total = sum((o.double() * torch.randn(o.shape, generator=gen, dtype=torch.float64)).sum() for o in made)
+    return [*made, *torch.autograd.grad(total, args)]  # type: ignore[arg-type]
+
+
+def check(f: Function, plain: Function, args: Sequence[Tensor]) -> None:
+    got, wanted = outputs_and_gradients(f, args), outputs_and_gradients(plain, [a.double() for a in args])
+    for one, other in zip(got, wanted, strict=True):
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-5 * max(1.0, scale))
+
+
+def each(x: Tensor) -> Tensor:
+    """What belongs to a group, [G, ...], for each of its samples [N, 1, ...]."""
+    return x.repeat_interleave(EACH, 0)[:, None]
+
+
+def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+
+@pytest.mark.parametrize(("length", "width"), [(37, 48), (130, 64), (3, 16)])
+def test_an_update_is_added_and_the_sum_normed(length: int, width: int) -> None:
+    def plain(x: Tensor, a: Tensor, bias: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        gate, shift, scale = vectors.chunk(3, -1)
+        y = x + gate[:, None] * (a + each(bias))
+        return y, normed(y, shift, scale)
+
+    x, a = torch.randn(N, length, width), torch.randn(N, length, width)
+    args = (x, a, torch.randn(GROUPS, width), torch.randn(N, 3 * width))
+    check(lambda x, a, bias, vectors: fused.add_norm(x, a, bias, *vectors.chunk(3, -1)), plain, args)
+
+
+def test_a_modulated_norm() -> None:
+    args = (torch.randn(N, 70, 48), torch.randn(N, 96))
+    check(lambda x, v: fused.modulated_norm(x, *v.chunk(2, -1)), lambda x, v: normed(x, *v.chunk(2, -1)), args)
+
+
+def test_gelu_of_a_sum_with_a_bias() -> None:
+    args = (torch.randn(N, 50, 300), torch.randn(GROUPS, 300))
+    check(fused.bias_gelu, lambda y, b: F.gelu(y + each(b), approximate="tanh"), args)
+
+
+@pytest.mark.parametrize("groups", [1, GROUPS])
+def test_a_product_with_each_groups_matrix(groups: int) -> None:
+    args = (torch.randn(N, 5, 30), torch.randn(groups, 20, 30))
+    check(
+        fused.product,
+        lambda x, w: torch.einsum("gnlf,gof->gnlo", x.unflatten(0, (groups, -1)), w).flatten(0, 1),
+        args,
+    )
+
+
+def attention(heads: int, norm: bool) -> Callable[..., tuple[Tensor, ...]]:
+    """In plain torch, of streams' packed projections and biases; the last argument are the norms' weights."""
+
+    def plain(*args: Tensor) -> tuple[Tensor, ...]:
+        *streams, weights = args
+        width = streams[0].shape[-1] // 3
+        parts = []
+        for k in range(len(streams) // 2):
+            packed = streams[2 * k] + each(streams[2 * k + 1])
+            own = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in packed.split(width, -1)]
+            if norm:
+                own[:-1] = [
+                    F.rms_norm(x, x.shape[-1:], None, 1e-6) * each(weights[:, 2 * k + 2 - len(own[:-1]) + i])[:, None]
+                    for i, x in enumerate(own[:-1])
+                ]
+            parts.append(own)
+        looking = [own[0] for own in parts if len(own) == 3]
+        k, v = (torch.cat([own[place] for own in parts], 2) for place in (-2, -1))
+        out = F.scaled_dot_product_attention(torch.cat(looking, 2), k, v).transpose(1, 2).flatten(2)
+        return tuple(out.split([q.shape[2] for q in looking], 1))
+
+    return plain
+
+
+def short(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
+    return list(fused.joint_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
+
+
+def long(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
+    q, k, v = (x.transpose(1, 2) for x in fused.joined(qkv1, b1, qkv2, b2, weights, heads, norm))
+    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return [out[:, : qkv1.shape[1]], out[:, qkv1.shape[1] :]]
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("second", ["queries, keys and values", "keys and values", "none"])
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+def test_attention_of_packed_streams(
+    way: Callable[..., list[Tensor]], lengths: tuple[int, int], second: str, norm: bool
+) -> None:
+    heads, d = 2, 16
+    width = heads * d
+    first = [torch.randn(N, lengths[0], 3 * width), torch.randn(GROUPS, 3 * width)]
+    wide = (3 if second.startswith("queries") else 2) * width
+    other = [torch.randn(N, lengths[1], wide), torch.randn(GROUPS, wide)]
+    weights = torch.randn(GROUPS, 4, d)
+    streams = first if second == "none" else [*first, *other]
+
+    def given(*args: Tensor) -> tuple[Tensor, ...]:
+        *own, last = args
+        if second == "none":
+            own += [own[0][:, :0], own[1]]
+        made = way(*own, last, heads, norm)
+        return tuple(made if wide == 3 * width and second != "none" else made[:1])
+
+    def plain(*args: Tensor) -> tuple[Tensor, ...]:
+        made = attention(heads, norm)(*args)
+        return (*made[:-1], made[-1] + 0 * args[-1].sum())  # the weights have a gradient, of 0, without norms too
+
+    check(given, plain, (*streams, weights))
+
+
+def test_mapped_over_variants_as_one_by_one() -> None:
+    x, a, bias = torch.randn(3, N, 9, 16), torch.randn(3, N, 9, 16), torch.randn(3, 1, 16)
+    vectors = torch.randn(N, 16)  # the same for all
+    f = lambda x, a, bias: fused.add_norm(x, a, bias, vectors, vectors, vectors)  # noqa: E731
+    mapped = vmap(f)(x, a, bias)
+    for v in range(3):
+        for one, all_of in zip(f(x[v], a[v], bias[v]), mapped, strict=True):
+            torch.testing.assert_close(all_of[v], one)

@@ -1,0 +1,29 @@
+"""The kernels' laws need Triton's interpreter, which is chosen before Triton is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowzoo.backbones import fused
+from flowzoo.backbones.parts import Tokens
+
+LAWS = Path(__file__).with_name("fused_laws.py")
+
+
+@pytest.mark.skipif(not fused.TRITON, reason="Triton is not installed")
+def test_kernels_are_what_they_stand_for() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_plain_torch_elsewhere() -> None:
+    half = torch.zeros(1, 2, 4, dtype=torch.bfloat16)
+    assert not fused.wanted(half)
+    x, h = Tokens(half).normed(half[:, :1], half[:, :1])
+    assert x is half
+    assert h.dtype == torch.bfloat16
