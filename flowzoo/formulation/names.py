@@ -246,6 +246,9 @@ def register_variants() -> None:
     """Put the 61 into Hydra's ConfigStore as options of the group `variant`, by file name."""
     from hydra.core.config_store import ConfigStore
 
+    # Hydra copies the whole store for every config that it loads and every group that it lists, and hands out copies of
+    # its nodes besides: with the 61 in it that alone would take seconds.
+    ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
     for name, config in TABLE.items():
         schedule, sampler = config["path"]["schedule"], config["sampler"]
         node = {
