@@ -1,9 +1,7 @@
 """plan.jsonl of a sweep's folder: every run with its resolved config, frozen when the sweep was planned."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowzoo.runs.files import replace, saying
 from flowzoo.runs.identity import backbone_label, run_name, run_variant
 from flowzoo.runs.store import Run, RunError
 from sweeps.words import is_execution
@@ -89,19 +88,9 @@ class Manifest:
         """Replaces plan.jsonl. Raises RunError."""
         header = {key: getattr(self, key) for key in ("sweep", "created", "code_version", "command", "execution")}
         lines = [json.dumps(header | {"runs": len(self.runs)}), *(json.dumps(asdict(planned)) for planned in self.runs)]
-        beside = self.folder / f".{PLAN}.{os.getpid()}"
-        try:
+        with saying(f"cannot create {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(beside, "w") as file:
-                file.write("\n".join(lines) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.folder / PLAN)
-        except OSError as error:
-            raise RunError(f"cannot write {self.folder / PLAN}: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+        replace(self.folder / PLAN, "\n".join(lines) + "\n")
 
     @cached_property
     def by_id(self) -> dict[str, Planned]:
