@@ -99,6 +99,28 @@ def test_every_family_after_20_steps_and_its_rows(jobs: Jobs) -> None:
     assert_twins(stack, each)
 
 
+def test_a_stack_of_one_is_the_run_alone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run on one GPU is trained."""
+    (alone_cfg,), (one,) = jobs("solo", ["eps_linear"], *SHORT), jobs("stack", ["eps_linear"], *SHORT)
+    train_and_score(alone_cfg)
+    monkeypatch.setattr("flowzoo.training.fit.is_captured", lambda _: True)
+    train_and_score(one)
+    assert_twins([one], [alone_cfg])
+
+
+def test_mixed_precision_updates_float32_weights(jobs: Jobs) -> None:
+    words = ["trainer.precision=bf16-mixed", *SHORT[1:]]
+    stack, each = (jobs(runs, ["rf", "edm_cos"], *words) for runs in ("stack", "solo"))
+    train_and_score_stack(stack)
+    solo(each)
+    for one, other in zip(stack, each, strict=True):
+        assert {x.dtype for x in checkpoint(one)["state_dict"].values()} == {torch.float32}
+        losses = [
+            [r["train_loss"] for r in Run.open(run_folder(c)).metrics() if "train_loss" in r] for c in (one, other)
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
 @pytest.mark.parametrize("backbone", ["dit", "crossdit", "uvit", "mmdit3"])
 def test_every_backbone(jobs: Jobs, backbone: str) -> None:
     """The text of two encoders, so that mmdit3 has its three streams."""
