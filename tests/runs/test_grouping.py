@@ -49,6 +49,7 @@ def test_a_run_is_the_same_run_alone_or_stacked() -> None:
     [
         (["trainer.devices=2"], "trainer.devices=2"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
         (["stack.size=0"], "stack.size=0: allowed is auto or an integer"),
         (["stack.processes=many"], "stack.processes=many"),
     ],
