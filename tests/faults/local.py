@@ -28,6 +28,7 @@ class Local:
         self.launchers: list[subprocess.Popen[bytes]] = []
         self.ended: list[int] = []
         self.commands = 0
+        self.by_hand = 0  # what the commands alone could not do
 
     @property
     def command(self) -> list[str]:

@@ -56,6 +56,17 @@ class Slurm(Local):
         left = self.victim.unfinished()
         if not self.victim.planned() or set(left) - self.queued():
             self.start()
+        self._administer()
+
+    def _administer(self) -> None:
+        """Takes back what SLURM asks a person to look at: a node out of service, and jobs that it holds. Counted."""
+        if cluster.slurm("sinfo", "-h", "-o", "%t").startswith("dr"):
+            cluster.slurm("scontrol", "update", f"NodeName={_node()}", "State=RESUME")
+            self.by_hand += 1
+        for job in set(jobs_of(self.victim.folder).values()) if self.victim.folder.exists() else ():
+            if job.active and "held" in job.reason.lower():
+                cluster.slurm("scontrol", "release", job.id)
+                self.by_hand += 1
 
     def running(self) -> bool:
         return bool(self.queued())
@@ -114,12 +125,18 @@ def restarted(name: str, daemon: str, number: signal.Signals) -> Fault:
     return Fault(name, strike)
 
 
+def _node() -> str:
+    return cluster.slurm("sinfo", "-h", "-o", "%n").split()[0]
+
+
 def _lose_the_node(engine: Local, worker: int, rng: Random) -> bool:
-    node = cluster.slurm("sinfo", "-h", "-o", "%n").split()[0]
-    cluster.slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
-    time.sleep(rng.uniform(0, 2))
+    """All that runs there is killed, SLURM gives the node up, and it comes back."""
+    for pid in engine.workers():
+        send(pid, signal.SIGKILL)
+    cluster.slurm("scontrol", "update", f"NodeName={_node()}", "State=DOWN", "Reason=lost")
+    time.sleep(rng.uniform(4, 8))  # until what the daemon knew of its jobs is gone
     # refused where it has come back by itself
-    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True)
+    subprocess.run(["scontrol", "update", f"NodeName={_node()}", "State=RESUME"], capture_output=True)
     cluster.wait_for("the node", lambda: not cluster.slurm("sinfo", "-h", "-o", "%t").startswith(("down", "drain")))
     return True
 

@@ -13,12 +13,12 @@ from twin import apart
 @pytest.mark.slow
 def test_a_sweep_hit_at_eight_moments_is_the_undisturbed_one(tmp_path: Path) -> None:
     script, report = Path(__file__).with_name("inject.py"), tmp_path / "report.json"
-    short = ["--moments", "8", "--span", "6", "--seed", "1", "seeds=1", "trainer.steps=120"]
+    short = ["--moments", "8", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=100"]
     done = subprocess.run(
         [sys.executable, script, "local", *short, "--report", report, "--keep", tmp_path / "sweeps"],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(report.read_text())

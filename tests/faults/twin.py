@@ -3,30 +3,29 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from flowzoo.runs.store import SETTING, Run
-from flowzoo.training.checkpoint import BEST, LAST, load
 
 TIMES = ("images_per_s", "loader_wait", "seconds")
 
 
-def differences(run: Run, twin: Run, tolerance: float = 0.0) -> list[str]:
-    """One line each, by how much of the largest number beside it; none where they differ by `tolerance` at most."""
+def differences(run: Run, twin: Run) -> list[str]:
+    """One line each, by how much of the largest number beside it."""
     found = []
-    for name in (LAST, BEST):
-        one, other = (load(each.path / "checkpoints" / name) for each in (run, twin))
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(each.path / "checkpoints" / name, weights_only=True) for each in (run, twin))
         found += [(f"{name} {key}", by) for key, by in apart(one, other)]
     found += [(f"metrics.jsonl {key}", by) for key, by in apart(_untimed(run.metrics()), _untimed(twin.metrics()))]
     found += [(f"results.csv {key}", by) for key, by in apart(_untimed(run.rows()), _untimed(twin.rows()))]
     worst: dict[str, float] = {}
     for key, by in found:
         worst[key] = max(by, worst.get(key, 0.0))
-    lines = [f"{run.path.name}: {key} by {by:.1e}" for key, by in worst.items() if by > tolerance]
-    if tolerance == 0.0:
-        for path in sorted((twin.path / "samples").iterdir()):
-            if (run.path / "samples" / path.name).read_bytes() != path.read_bytes():
-                lines.append(f"{run.path.name}: samples/{path.name}")
+    lines = [f"{run.path.name}: {key} by {by:.1e}" for key, by in worst.items()]
+    for path in sorted((twin.path / "samples").iterdir()):
+        if (run.path / "samples" / path.name).read_bytes() != path.read_bytes():
+            lines.append(f"{run.path.name}: samples/{path.name}")
     return lines
 
 
