@@ -3,7 +3,7 @@
 import os
 import signal
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,16 +23,16 @@ def configure(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     manifest = Manifest.read(folder_of(args.sweep, args.words))
     chosen = matching([planned.id for planned in manifest.runs], args.runs or ["*"])
-    jobs = {id: job.id for id, job in slurm.jobs_of(manifest.folder).items() if job.active}
-    if ids := {jobs[id] for id in chosen if id in jobs}:
+    jobs = [(id, job.id) for id, of_run in slurm.all_jobs_of(manifest.folder).items() for job in of_run if job.active]
+    if ids := {job for id, job in jobs if id in chosen}:
         slurm.cancel(sorted(ids))
-    pids = local_workers(manifest.folder, [planned.id for planned in manifest.runs])
-    for pid in {pids[id] for id in chosen if id in pids}:
+    pids = list(local_workers(manifest.folder, [planned.id for planned in manifest.runs]).items())
+    for pid in {pid for id, pid in pids if id in chosen}:
         with suppress(ProcessLookupError):  # it has just ended
             os.kill(pid, signal.SIGTERM)
     _say(f"cancelled job {{}} with {{}} of {manifest.folder}", jobs, chosen)
     _say(f"told process {{}}, which trains {{}} of {manifest.folder}, to save and stop", pids, chosen)
-    if not chosen & (jobs.keys() | pids.keys()):
+    if not chosen & {id for id, _ in jobs + pids}:
         print(f"nothing of {manifest.folder} is in the queue or runs on this machine")
     return 0
 
@@ -55,7 +55,7 @@ def local_workers(folder: Path, ids: Collection[str]) -> dict[str, int]:
     return found
 
 
-def _say(words: str, where: Mapping[str, str | int], chosen: Collection[str]) -> None:
+def _say(words: str, where: Sequence[tuple[str, str | int]], chosen: Collection[str]) -> None:
     """A line for each job or process that was stopped, with all of its runs: they stop together."""
-    for one in dict.fromkeys(where[id] for id in where if id in chosen):
-        print(words.format(one, ", ".join(id for id in where if where[id] == one)))
+    for one in dict.fromkeys(place for id, place in where if id in chosen):
+        print(words.format(one, ", ".join(id for id, place in where if place == one)))

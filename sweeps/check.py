@@ -83,12 +83,15 @@ def problems(folder: Path, deep: bool = False) -> Iterator[Problem]:
             yield Problem(PLAN, str(error), "plan it with the same words as before and --replace; no run is lost")
     if files := [path for path in sorted(folder.iterdir()) if path.is_file() and BESIDE.fullmatch(path.name)]:
         yield _leftover(folder.name, files, lambda: _remove(files))
+    for planned in manifest.runs if manifest else ():
+        if (path := folder / planned.id).exists() and not path.is_dir():
+            yield Problem(planned.id, "is a file in the place of a run folder", f"remove {path}")
     for name in track(run_folders(folder), "checking", transient=True, disable=not sys.stdout.isatty()):
-        planned = manifest.by_id.get(name) if manifest else None
-        if manifest and not planned:
+        plan = manifest.by_id.get(name) if manifest else None
+        if manifest and not plan:
             remedy = f"remove {folder / name}, or plan the sweep with it and --replace"
             yield Problem(name, "is not planned", remedy)
-        yield from _run_problems(Run(folder / name), planned, deep)
+        yield from _run_problems(Run(folder / name), plan, deep)
 
 
 def _run_problems(run: Run, planned: Planned | None, deep: bool) -> Iterator[Problem]:

@@ -33,15 +33,26 @@ def is_here() -> bool:
 
 
 def jobs_of(folder: str | Path) -> dict[str, Job]:
-    """The latest job of each run that was submitted from a sweep's folder, by run id; {} where there is no SLURM.
+    """The job of each run that was submitted from a sweep's folder, by run id; {} where there is no SLURM.
 
-    Two calls for all of them. Raises RunError for a record that cannot be read.
+    Of several the latest that is in the queue, else the latest. Raises RunError for a record that cannot be read.
     """
-    ids = {run: job for record in records(Path(folder)) for job, runs in record.items() for run in runs}
+    return {
+        run: next((job for job in reversed(jobs) if job.active), jobs[-1]) for run, jobs in all_jobs_of(folder).items()
+    }
+
+
+def all_jobs_of(folder: str | Path) -> dict[str, list[Job]]:
+    """Every job of each run, the oldest first, as `jobs_of`. Two calls for all of them."""
+    ids: dict[str, list[str]] = {}
+    for record in records(Path(folder)):
+        for job, runs in record.items():
+            for run in runs:
+                ids.setdefault(run, []).append(job)
     if not ids or not is_here():
         return {}
-    jobs = _known(set(ids.values()))
-    return {run: jobs[job] for run, job in ids.items()}
+    jobs = _known({job for of_run in ids.values() for job in of_run})
+    return {run: [jobs[job] for job in of_run] for run, of_run in ids.items()}
 
 
 def records(folder: Path) -> list[Mapping[str, Sequence[str]]]:

@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -20,7 +20,8 @@ from rich.console import Console
 from flowzoo.runs.files import saying
 from flowzoo.runs.grouping import cut, grouped, is_stacked, split
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.store import FINISHED, Run, RunError
+from flowzoo.runs.lock import RunLock
+from flowzoo.runs.store import Run, RunError
 from flowzoo.training.signals import handing_on
 from sweeps import slurm, snapshot, words
 from sweeps.cluster import Cluster, cluster_of, split_cluster
@@ -75,9 +76,33 @@ def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) ->
     execution = words.split(others)[1]
     cluster = cluster_of(of_cluster)
     _check_slurm()
+    with _alone(manifest.folder):
+        return _submit(manifest, ids, cluster, execution, console)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two at once would both submit what neither sees in the queue. Raises RunError."""
+    place = folder / slurm.SUBMITTED
+    with saying(f"cannot lock {place}"):
+        place.mkdir(exist_ok=True)
+        lock = RunLock(place)
+        other = lock.acquire()
+    if other:
+        raise RunError(f"{folder} is being submitted by {other}: allowed is one at a time")
+    try:
+        yield
+    finally:
+        with saying(f"cannot unlock {place}"):
+            lock.release()
+
+
+def _submit(
+    manifest: Manifest, ids: Sequence[str], cluster: Cluster, execution: Sequence[str], console: Console
+) -> int:
     largest = slurm.max_array_size()
     queued = {id for id, job in slurm.jobs_of(manifest.folder).items() if job.active}
-    finished = {id for id in ids if Run(manifest.folder / id).state in FINISHED}
+    finished = {id for id in ids if Run(manifest.folder / id).is_finished}
     cfgs = jobs(manifest, [id for id in ids if id not in queued | finished], execution)
     for note, count in (("finished already", len(finished)), ("in the queue already", len(queued & set(ids)))):
         if count:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flowzoo.runs.config import UserErrors, one_line
-from flowzoo.runs.store import FINISHED, Run, RunError
+from flowzoo.runs.store import Run, RunError
 from flowzoo.train import run
 from flowzoo.training.signals import end_with_parent, handled_by
 from sweeps.engine import End, Outcome, conclude, run_one
@@ -43,7 +43,7 @@ def run_parallel(
         if cfg.trainer.devices not in (1, "auto") or cfg.trainer.num_nodes != 1:
             raise ValueError(f"-j {workers} with trainer.devices={cfg.trainer.devices}: allowed are runs of one device")
     planned = manifest.chosen(ids)
-    todo = [run for run in planned if manifest.run(run).state not in FINISHED]
+    todo = [run for run in planned if not manifest.run(run).is_finished]
     pool = _Pool(manifest, todo, list(execution), min(workers, len(todo)), task)
     with handled_by(pool.pass_on), threads_for(pool.size):
         pool.work()

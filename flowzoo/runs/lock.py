@@ -96,7 +96,7 @@ class Held:
         try:
             with open(path, "rb") as file:  # opening makes NFS ask the server
                 content, beat = file.read(), os.fstat(file.fileno()).st_mtime
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             owner = Owner(**json.loads(content))

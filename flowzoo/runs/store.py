@@ -114,6 +114,13 @@ class Run:
     def state(self) -> str | None:
         return self.status.get("state")
 
+    @property
+    def is_finished(self) -> bool:
+        """A status that cannot be read does not say so: one such run must not keep others from being trained."""
+        with suppress(RunError):
+            return self.state in FINISHED
+        return False
+
     def set_status(self, state: str, **fields: Any) -> None:
         """Replaces status.json, keeping what earlier calls wrote. Each process that starts it is one attempt.
 

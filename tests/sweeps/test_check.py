@@ -103,6 +103,12 @@ def test_every_fault_is_found_and_only_safe_ones_are_repaired(manifest, run, fau
     assert changed <= {"status.json"}
 
 
+def test_a_file_in_the_place_of_a_run_folder_is_found(manifest, capsys):
+    (manifest.folder / manifest.runs[1].id).touch()
+    assert main(["check", "x"]) == 1
+    assert f"{manifest.runs[1].id}: is a file in the place of a run folder" in capsys.readouterr().out
+
+
 def test_a_repaired_run_is_preempted_and_knows_its_variant(run):
     cut(run.path / "status.json")
     assert main(["check", "x", "--repair"]) == 0

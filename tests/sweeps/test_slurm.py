@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flowzoo.runs.store import RunError
-from sweeps.slurm import SUBMITTED, Job, jobs_of, max_array_size, write_record
+from sweeps.slurm import SUBMITTED, Job, all_jobs_of, jobs_of, max_array_size, write_record
 
 SQUEUE = """\
 7_0|RUNNING|None
@@ -56,6 +56,13 @@ def test_the_latest_job_of_each_run_with_its_state(tmp_path: Path, said: Path) -
     assert [run for run, job in jobs.items() if job.active] == ["a", "c", "e", "g"]
     for name in ("squeue", "sacct"):
         assert len((said / f"{name}.calls").read_text().splitlines()) == 1
+
+
+def test_a_job_in_the_queue_counts_more_than_a_later_one_that_ended(tmp_path: Path, said: Path) -> None:
+    record(tmp_path, "1", {"7_0": ["a"]})
+    record(tmp_path, "2", {"5": ["a"]})
+    assert jobs_of(tmp_path) == {"a": Job("7_0", "RUNNING")}
+    assert [job.id for job in all_jobs_of(tmp_path)["a"]] == ["7_0", "5"]
 
 
 def test_without_slurm_or_records_nothing_is_asked(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ import pytest
 from omegaconf import DictConfig
 
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.store import RunError
+from flowzoo.runs.lock import RunLock
+from flowzoo.runs.store import Run, RunError
+from sweeps import slurm
 from sweeps.__main__ import main
 from sweeps.cluster import cluster_of, split_cluster
 from sweeps.definition import Sweep
 from sweeps.plan import plan_of
 from sweeps.snapshot import exports, take
-from sweeps.submit import _packs
+from sweeps.submit import Work, _packs, submit
 from sweeps.words import execute
 
 
@@ -75,6 +77,62 @@ def test_without_slurm_nothing_is_written(
     assert main(["submit", "demo"]) == 2
     assert "there is no SLURM here" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Work]:
+    """What sbatch would have got."""
+    tasks: list[Work] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slurm, "is_here", lambda: True)
+    monkeypatch.setattr(slurm, "jobs_of", lambda _: {})
+    monkeypatch.setattr(slurm, "max_array_size", lambda: 9)
+    monkeypatch.setattr("sweeps.submit._executor", lambda *_: None)
+    monkeypatch.setattr("sweeps.submit._sbatch", lambda _, given: [str(tasks.append(task)) for task in given])
+    return tasks
+
+
+def test_one_submission_at_a_time(submitted: list[Work]) -> None:
+    manifest = plan_of(Sweep("x", ["rf"]), [])
+    manifest.write()
+    ids = [run.id for run in manifest.runs]
+    (manifest.folder / slurm.SUBMITTED).mkdir()
+    other = RunLock(manifest.folder / slurm.SUBMITTED)
+    assert other.acquire() is None
+    with pytest.raises(RunError, match="is being submitted by process"):
+        submit(manifest, ids)
+    assert submitted == []
+    other.release()
+    assert submit(manifest, ids) == 0
+    assert [task.ids for task in submitted] == [tuple(ids)]
+    assert not list((manifest.folder / slurm.SUBMITTED).glob(".lock*"))
+
+
+def test_a_run_with_a_damaged_status_keeps_no_other_from_being_submitted(submitted: list[Work]) -> None:
+    manifest = plan_of(Sweep("x", ["rf", "edm/rf", "v/cos"]), [])
+    manifest.write()
+    damaged, done, _ = (manifest.run(planned) for planned in manifest.runs)
+    Run.create(manifest.runs[1].cfg).set_status("done")
+    assert done.is_finished
+    damaged.path.touch()
+    ids = [run.id for run in manifest.runs]
+    assert submit(manifest, ids) == 0
+    assert [task.ids for task in submitted] == [(ids[0],), (ids[2],)]
+
+
+def test_every_job_of_a_run_is_cancelled(
+    submitted: list[Work], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_of(Sweep("x", ["rf"]), []).write()
+    (id,) = (run.id for run in plan_of(Sweep("x", ["rf"]), []).runs)
+    jobs = [slurm.Job("1", "FAILED"), slurm.Job("2", "RUNNING"), slurm.Job("3", "PENDING")]
+    monkeypatch.setattr(slurm, "all_jobs_of", lambda _: {id: jobs})
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", cancelled.extend)
+    Path("runs/x", id).touch()  # what lies there matters not
+    assert main(["cancel", "runs/x"]) == 0
+    assert cancelled == ["2", "3"]
+    assert capsys.readouterr().out.splitlines() == [f"cancelled job {job} with {id} of runs/x" for job in "23"]
 
 
 def test_jobs_import_the_copy_and_not_what_is_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

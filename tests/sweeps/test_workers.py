@@ -95,6 +95,15 @@ def test_what_a_killed_worker_held_goes_on_and_what_kills_its_worker_fails(manif
     assert "Traceback" not in out + err
 
 
+def test_a_run_with_a_damaged_status_keeps_no_other_from_being_trained(manifest, capfd) -> None:
+    damaged = manifest.run(manifest.runs[0])
+    damaged.path.mkdir()
+    (damaged.path / "status.json").touch()
+    assert run_parallel(manifest, ids(manifest)[:2], [], 2, task=done) == 1
+    assert manifest.run(manifest.runs[1]).state == "done"
+    assert "status.json" in capfd.readouterr().err
+
+
 def test_an_impossible_word_starts_nothing(manifest) -> None:
     for word in ("data.workers=-1", "trainer.steps=3", "trainer.log_every=0"):
         with pytest.raises(ValueError, match=word.split("=")[0]):
