@@ -1,4 +1,4 @@
-"""The fused kernels against plain torch in float64, on Triton's interpreter; test_fused.py runs this in a process apart."""
+"""The fused kernels against plain torch in float64, on Triton's interpreter: test_fused.py has a process for it."""
 
 from collections.abc import Callable, Sequence
 
