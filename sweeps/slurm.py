@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +92,24 @@ def _known(ids: set[str]) -> dict[str, Job]:
     asked = sorted({id.split("_")[0] for id in ids if id not in jobs or jobs[id].state == "COMPLETING"})
     if asked:
         told = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
-        for id, state in _lines([*told, f"--jobs={','.join(asked)}"]):
-            if id not in jobs or jobs[id].state == "COMPLETING":
-                jobs[id] = Job(id, state.split()[0])  # CANCELLED by 1000
+        for listed, state in _lines([*told, f"--jobs={','.join(asked)}"]):
+            for id in _tasks(listed):
+                if id not in jobs or jobs[id].state == "COMPLETING":
+                    jobs[id] = Job(id, state.split()[0])  # CANCELLED by 1000
     return {id: jobs.get(id, Job(id, "UNKNOWN")) for id in ids}
+
+
+def _tasks(id: str) -> list[str]:
+    """sacct tells of those tasks of an array that never began in one line: 7_[0,3-9%2]."""
+    array, bracket, listed = id.partition("_[")
+    if not bracket:
+        return [id]
+    found = []
+    with suppress(ValueError):
+        for span in listed.rstrip("]").split("%")[0].split(","):
+            first, _, last = span.partition("-")
+            found += [f"{array}_{number}" for number in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def _lines(command: Sequence[str]) -> list[list[str]]:

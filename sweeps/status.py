@@ -5,7 +5,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def main(args: Namespace) -> int:
         _watch(folder)
     else:
         console = Console(soft_wrap=True, highlight=False)
-        console.print(table(rows))
+        for part in fitting(rows, console):
+            console.print(part)
         console.print(summary(folder, rows), markup=False)
     return 0
 
@@ -57,6 +58,17 @@ def counts(rows: Sequence[Standing]) -> dict[str, int]:
 def summary(folder: Path, rows: Sequence[Standing]) -> str:
     states = ", ".join(f"{n} {state}" for state, n in counts(rows).items())
     return f"{folder}: {len(rows)} run{'s' * (len(rows) != 1)}{': ' * bool(rows)}{states}"
+
+
+def fitting(rows: Sequence[Standing], console: Console) -> list[Table | Text]:
+    """The table; where it is wider than the terminal, the notes below it. A file or a pipe takes any width."""
+    whole = table(rows)
+    width = console.measure(whole, options=console.options.update(width=9999)).maximum
+    if not console.is_terminal:
+        console.width = max(console.width, width)
+    if width <= console.width:
+        return [whole]
+    return [table([replace(row, note="") for row in rows]), *(Text(f"{r.id}: {r.note}") for r in rows if r.note)]
 
 
 def table(rows: Sequence[Standing]) -> Table:
@@ -84,12 +96,12 @@ def table(rows: Sequence[Standing]) -> Table:
 def _watch(folder: Path) -> None:
     """What is at work and what went wrong comes first, as a screen holds few lines."""
     order = ("running", "lost", "damaged", "failed", "preempted", "queued", "stopped", "diverged", "done")
-    with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="ellipsis") as live:
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
             rows = standings(folder)
-            live.update(
-                Group(summary(folder, rows), table(sorted(rows, key=lambda r: order.index(r.state)))), refresh=True
-            )
+            first = sorted(rows, key=lambda row: order.index(row.state))
+            live.update(Group(summary(folder, rows), *fitting(first, console)), refresh=True)
             if not any(row.state in ("running", "queued") or row.job.endswith("PENDING") for row in rows):
                 return
             time.sleep(REFRESH)

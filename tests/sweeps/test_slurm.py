@@ -19,6 +19,7 @@ SACCT = """\
 7_1|CANCELLED by 0
 7_2|REQUEUED
 7_[3-9]|PENDING
+8_[0,2-3%2]|CANCELLED by 0
 """
 
 
@@ -42,6 +43,7 @@ def record(folder: Path, time: str, jobs: dict[str, list[str]]) -> None:
 
 def test_the_latest_job_of_each_run_with_its_state(tmp_path: Path, said: Path) -> None:
     record(tmp_path, "1", {"5": ["a", "b"], "6": ["f"]})
+    record(tmp_path, "1b", {"8_0": ["h"], "8_3": ["i"]})
     record(tmp_path, "2", {"7_0": ["a", "c"], "7_1": ["d"], "7_2": ["e"], "7_3": ["g"]})
     jobs = jobs_of(tmp_path)
     assert jobs == {
@@ -52,6 +54,8 @@ def test_the_latest_job_of_each_run_with_its_state(tmp_path: Path, said: Path) -
         "e": Job("7_2", "REQUEUED"),
         "f": Job("6", "UNKNOWN"),
         "g": Job("7_3", "PENDING", "Resources"),
+        "h": Job("8_0", "CANCELLED"),
+        "i": Job("8_3", "CANCELLED"),
     }
     assert [run for run, job in jobs.items() if job.active] == ["a", "c", "e", "g"]
     for name in ("squeue", "sacct"):

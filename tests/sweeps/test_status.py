@@ -1,13 +1,16 @@
 """What `sweeps status` prints."""
 
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from flowzoo.runs.store import Run
-from sweeps import status
+from sweeps import standing, status
 from sweeps.__main__ import main
 from sweeps.definition import Sweep
 from sweeps.manifest import Manifest
@@ -34,6 +37,19 @@ def test_the_table_has_every_run_and_the_last_line_the_counts(manifest, capsys):
     assert all(planned.id in printed for planned in manifest.runs)
     assert "RuntimeError: out of [memory]" in printed
     assert printed.splitlines()[-1] == "runs/x: 3 runs: 1 queued, 1 done, 1 failed"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_note_is_never_squeezed_away(manifest, terminal):
+    rows = standing.standings(manifest.folder)
+    rows = [replace(row, job="12345_10 OUT_OF_MEMORY", note=row.note and f"{row.note} {'x' * 60} end") for row in rows]
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=terminal, color_system=None, soft_wrap=True)
+    for part in status.fitting(rows, console):
+        console.print(part)
+    (line,) = (line for line in file.getvalue().splitlines() if "out of [memory]" in line)
+    assert line.startswith(f"{rows[1].id}: " if terminal else f"│ {rows[1].id}")
+    assert line.rstrip(" │").endswith("end")
 
 
 def test_json_says_the_same(manifest, capsys):
