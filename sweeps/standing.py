@@ -21,6 +21,7 @@ from sweeps.words import key_of
 
 # A run's own states, then: running without a living owner, and with a status that cannot be read.
 ALL_STATES = (*STATES, "lost", "damaged")
+REPORT = "report.html"  # in a folder that analysis.report made
 TAIL = 8192  # bytes; a record of metrics.jsonl has some hundreds
 
 
@@ -64,9 +65,10 @@ def folder_of(sweep: str, words: list[str]) -> Path:
 
 
 def run_folders(folder: Path) -> list[str]:
-    """The names of all run folders of a sweep, whole or not."""
+    """The names of all run folders of a sweep, whole or not. A report may lie beside them."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(name for name in names if not (folder / name / REPORT).exists())
 
 
 def standings(folder: Path) -> list[Standing]:

@@ -14,6 +14,7 @@ from sweeps.check import damage, problems
 from sweeps.definition import Sweep
 from sweeps.manifest import PLAN, Manifest
 from sweeps.plan import plan_of
+from sweeps.standing import standings
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,14 @@ def test_every_fault_is_found_and_only_safe_ones_are_repaired(manifest, run, fau
     assert all(name.endswith(".part") or name.startswith(".") for name in gone)
     changed = {p.name for p in kept if kept[p] != before[p]}
     assert changed <= {"status.json"}
+
+
+def test_a_report_beside_the_runs_is_none_of_them(manifest):
+    (manifest.folder / "report").mkdir()
+    (manifest.folder / "report" / "report.html").touch()
+    assert list(problems(manifest.folder)) == []
+    (manifest.folder / PLAN).unlink()
+    assert [row.id for row in standings(manifest.folder)] == [manifest.runs[0].id]
 
 
 def test_a_file_in_the_place_of_a_run_folder_is_found(manifest, capsys):
