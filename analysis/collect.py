@@ -67,10 +67,16 @@ class Run:
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
-        """Rows of results.csv as written; a row cut short is passed over."""
-        lines = csv.reader(self._text("results.csv").splitlines())
-        header = next(lines, [])
-        return [dict(zip(header, cells, strict=True)) for cells in lines if len(cells) == len(header)]
+        """Rows of results.csv as written; a row cut short is passed over and noted, even inside its last cell."""
+        text = self._text("results.csv")
+        lines = text.splitlines()
+        if text and not text.endswith("\n"):
+            lines.pop()
+        header, *rows = list(csv.reader(lines)) or [[]]
+        whole = [dict(zip(header, cells, strict=True)) for cells in rows if len(cells) == len(header)]
+        if len(lines) < len(text.splitlines()) or len(whole) < len(rows):
+            self.notes.append("results.csv is cut short: python -m sweeps check says what repairs it")
+        return whole
 
     @cached_property
     def density(self) -> dict[str, list[float]]:

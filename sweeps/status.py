@@ -61,14 +61,14 @@ def summary(folder: Path, rows: Sequence[Standing]) -> str:
 
 
 def fitting(rows: Sequence[Standing], console: Console) -> list[Table | Text]:
-    """The table; where it is wider than the terminal, the notes below it. A file or a pipe takes any width."""
-    whole = table(rows)
-    width = console.measure(whole, options=console.options.update(width=9999)).maximum
+    """The table; where it is too wide, the notes below it. A file or a pipe is as wide as what is left of it."""
+    endless = console.options.update(width=9999)
+    whole, bare = table(rows), table([replace(row, note="") for row in rows])
     if not console.is_terminal:
-        console.width = max(console.width, width)
-    if width <= console.width:
+        console.width = max(console.width, console.measure(bare, options=endless).maximum)
+    if console.measure(whole, options=endless).maximum <= console.width:
         return [whole]
-    return [table([replace(row, note="") for row in rows]), *(Text(f"{r.id}: {r.note}") for r in rows if r.note)]
+    return [bare, *(Text(f"{row.id}: {row.note}") for row in rows if row.note)]
 
 
 def table(rows: Sequence[Standing]) -> Table:

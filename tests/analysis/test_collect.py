@@ -37,7 +37,16 @@ def test_runs_with_missing_and_broken_files_are_collected(tmp_path: Path) -> Non
     assert run.metrics == [{"step": 1, "train_loss": 2.0}]
     assert run.rows == [{"variant": "rf", "fid": "1.0", "clip": "0.2"}]
     assert (run.variant, run.seed, run.grid, run.images_per_s, run.seconds) == ("rf", "3", None, None, None)
-    assert len(run.notes) == 3
+    assert len(run.notes) == 4
+
+
+def test_a_row_cut_short_inside_its_last_cell_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "rf-s0-0123abcd"
+    folder.mkdir()
+    (folder / "results.csv").write_text("variant,fid,clip,protocol\nrf,1.0,0.2,abcd\nrf,2.0,0.2,ab")
+    (run,) = collect([tmp_path])
+    assert [row["protocol"] for row in run.rows] == ["abcd"]
+    assert "results.csv is cut short" in run.notes[0]
 
 
 def test_a_run_without_any_file_but_a_config_is_named_by_its_folder(tmp_path: Path) -> None:
