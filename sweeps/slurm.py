@@ -94,8 +94,11 @@ def _known(ids: set[str]) -> dict[str, Job]:
         told = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
         for listed, state in _lines([*told, f"--jobs={','.join(asked)}"]):
             for id in _tasks(listed):
+                job = Job(id, state.split()[0])  # CANCELLED by 1000
+                if id != listed and job.active:  # squeue knows better: a task that was cancelled alone stays listed
+                    continue
                 if id not in jobs or jobs[id].state == "COMPLETING":
-                    jobs[id] = Job(id, state.split()[0])  # CANCELLED by 1000
+                    jobs[id] = job
     return {id: jobs.get(id, Job(id, "UNKNOWN")) for id in ids}
 
 

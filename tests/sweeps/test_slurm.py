@@ -44,7 +44,7 @@ def record(folder: Path, time: str, jobs: dict[str, list[str]]) -> None:
 def test_the_latest_job_of_each_run_with_its_state(tmp_path: Path, said: Path) -> None:
     record(tmp_path, "1", {"5": ["a", "b"], "6": ["f"]})
     record(tmp_path, "1b", {"8_0": ["h"], "8_3": ["i"]})
-    record(tmp_path, "2", {"7_0": ["a", "c"], "7_1": ["d"], "7_2": ["e"], "7_3": ["g"]})
+    record(tmp_path, "2", {"7_0": ["a", "c"], "7_1": ["d"], "7_2": ["e"], "7_3": ["g"], "7_4": ["j"]})
     jobs = jobs_of(tmp_path)
     assert jobs == {
         "a": Job("7_0", "RUNNING"),
@@ -56,6 +56,7 @@ def test_the_latest_job_of_each_run_with_its_state(tmp_path: Path, said: Path) -
         "g": Job("7_3", "PENDING", "Resources"),
         "h": Job("8_0", "CANCELLED"),
         "i": Job("8_3", "CANCELLED"),
+        "j": Job("7_4", "UNKNOWN"),
     }
     assert [run for run, job in jobs.items() if job.active] == ["a", "c", "e", "g"]
     for name in ("squeue", "sacct"):
