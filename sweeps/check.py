@@ -155,10 +155,11 @@ def _config_problems(
 def _missing_rows(run: Run, config: Mapping[str, Any]) -> Iterator[Problem]:
     try:
         evaluation = config["evaluation"]
+        settings = [(int(setting["steps"]), float(setting["guidance"])) for setting in evaluation["settings"]]
         wanted = {
-            (weights, int(setting["steps"]), float(setting["guidance"]))
+            (weights, *setting)
             for weights in evaluation["weights"]
-            for setting in evaluation["settings"]
+            for setting in ([min(settings)] if weights == "init" else settings)  # as flowzoo.scoring.settings_of
         }
         have = {(row["weights"], row["steps"], row["guidance"]) for row in run.rows()}
     except (LookupError, TypeError, ValueError, RunError):

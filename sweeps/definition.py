@@ -109,8 +109,13 @@ def load(sweep: str) -> Sweep:
             raise ValueError(f"{path}: {key}={value}: allowed is a list")
     if content["variants"] == "all":
         content["variants"] = list(names.TABLE)
-    if unknown := [name for name in content["variants"] if name not in names.TABLE]:
-        raise ValueError(f"{path}: variant {', '.join(map(str, unknown))}: allowed are {', '.join(names.TABLE)}")
+    for key in ("variants", "data", "backbones", "overrides"):
+        if others := [value for value in content.get(key, []) if not isinstance(value, str)]:
+            raise ValueError(f"{path}: {key}: {others[0]!r}: allowed is a list of texts")
+    printed = {names.file_name(name): name for name in names.TABLE}
+    content["variants"] = [printed.get(name, name) for name in content["variants"]]
+    if unknown := [repr(name) for name in content["variants"] if name not in names.TABLE]:
+        raise ValueError(f"{path}: variant {', '.join(unknown)}: allowed are {', '.join(names.TABLE)}")
     try:
         _seeds(content.get("seeds", 1))
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -87,7 +87,7 @@ class Manifest:
     def write(self) -> None:
         """Replaces plan.jsonl. Raises RunError."""
         header = {key: getattr(self, key) for key in ("sweep", "created", "code_version", "command", "execution")}
-        lines = [json.dumps(header | {"runs": len(self.runs)}), *(json.dumps(asdict(planned)) for planned in self.runs)]
+        lines = [json.dumps(header | {"runs": len(self.runs)}), *(json.dumps(vars(planned)) for planned in self.runs)]
         with saying(f"cannot create {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
         replace(self.folder / PLAN, "\n".join(lines) + "\n")
@@ -118,6 +118,8 @@ class Manifest:
 
 def departure(planned: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """How a resolved config would train or score differently from what is planned; empty where it would not."""
+    if planned == config:
+        return ""
     ours, theirs = _flat(planned), _flat(config)
     keys = [key for key in {**ours, **theirs} if ours.get(key, _NOTHING) != theirs.get(key, _NOTHING)]
     return ", ".join(f"{key}={theirs.get(key, _NOTHING)}, planned {ours.get(key, _NOTHING)}" for key in keys)

@@ -35,13 +35,14 @@ def main(args: Namespace) -> int:
     folder = folder_of(args.sweep, args.words)
     if args.replace and folder == Path(args.sweep):
         raise ValueError(f"{folder} --replace: allowed is the sweep's name or YAML file, which says what to plan")
-    if args.replace or not (folder / PLAN).exists():
+    there = (folder / PLAN).exists()
+    if args.replace or not there:
         manifest = plan_of(load(args.sweep), args.words)
         manifest.write()
     else:
         manifest = planned(args.sweep, args.words)
     show(manifest)
-    if folder != Path(args.sweep) and not args.words and not args.replace:
+    if there and folder != Path(args.sweep) and not args.words and not args.replace:
         now = plan_of(load(args.sweep), manifest.command)
         if differences := manifest.differences(now):
             print(f"note: the sweep says otherwise by now, --replace plans it anew: {_some(differences)}")

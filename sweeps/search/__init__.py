@@ -14,6 +14,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> int:
     """Works on the study until n trials have a result; starts it where there is none. Returns the exit code."""
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from rich.console import Console
 
@@ -25,7 +26,10 @@ def main(args: Namespace) -> int:
     from sweeps.words import key_of
 
     study = load(args.study, args.words)
-    objective = instantiate(study.objective, sweep=study.name, words=list(study.overrides))
+    try:
+        objective = instantiate(study.objective, sweep=study.name, words=list(study.overrides))
+    except InstantiationException as error:
+        raise ValueError(f"objective={dict(study.objective)}: {error.__cause__ or error}") from error
     low, high = ({p.name: end(p) for p in study.parameters.values()} for end in (lambda p: p.low, lambda p: p.high))
     objective.check(low, high)
     given = {key_of(word): word.split("=", 1)[1] for word in study.overrides if "=" in word}

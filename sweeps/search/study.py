@@ -66,7 +66,7 @@ class Study:
             raise ValueError(f"n_trials={self.n_trials}: allowed is an integer of at least 1")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed={self.seed}: allowed is an integer of at least 0")
-        if self.sampler not in SAMPLERS:
+        if self.sampler not in list(SAMPLERS):
             raise ValueError(f"sampler={self.sampler}: allowed are {', '.join(SAMPLERS)}")
 
     def sampler_of(self, number: int) -> BaseSampler:
@@ -118,8 +118,9 @@ def load(study: str, words: Sequence[str] = ()) -> Study:
         content["parameters"] = {name: _parameter(name, told) for name, told in _pairs(content, "parameters").items()}
         if "objective" in content:
             content["objective"] = TRAINING | _pairs(content, "objective")
-        if not isinstance(content.get("overrides", []), list):
-            raise ValueError(f"overrides={content['overrides']}: allowed is a list")
+        overrides = content.get("overrides", [])
+        if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
+            raise ValueError(f"overrides={overrides}: allowed is a list of texts")
         made = Study(name=path.stem, **content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

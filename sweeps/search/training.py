@@ -40,6 +40,7 @@ class Training:
         for ends in (low, high):
             check_jobs([self.cfg(ends)])
         self.middle = self.cfg({name: (low[name] + high[name]) / 2 for name in low})
+        check_jobs([self.middle])  # no integer, as what is drawn
         if is_stacked(self.middle):
             if self.middle.stack.size == "auto":
                 raise ValueError("stack.size=auto: allowed in a search is the number of trials that are asked at once")

@@ -9,6 +9,7 @@ import pytest
 
 from flowzoo.runs.lock import LOCK
 from flowzoo.runs.store import Run
+from flowzoo.scoring import settings_of
 from sweeps.__main__ import main
 from sweeps.check import damage, problems
 from sweeps.definition import Sweep
@@ -30,8 +31,7 @@ def manifest(plan, tmp_path, monkeypatch) -> Manifest:
     cfg = plan.runs[0].cfg
     run = Run.create(cfg)
     run.set_status("done", step=cfg.trainer.steps, steps=cfg.trainer.steps)
-    rows = [{"weights": w, **setting} for w in cfg.evaluation.weights for setting in cfg.evaluation.settings]
-    run.write_rows(rows)
+    run.write_rows([vars(setting) for setting in settings_of(cfg)])
     run.append_metrics({"step": 1})
     (run.path / "checkpoints").mkdir()
     for name in ("last", "best"):
@@ -68,7 +68,7 @@ FAULTS = {
     "other scores": (lambda run: rewritten(run, (("evaluation", "seed"), 5)), r"evaluation\.seed=5, planned 0"),
     "twice": (lambda run: shutil.copytree(run.path, run.path.with_name("copy")), "is the same run as rf-s0-"),
     "cut rows": (lambda run: cut(run.path / "results.csv"), "cut short"),
-    "no rows": (lambda run: (run.path / "results.csv").unlink(), "lacks 6 of 6 settings"),
+    "no rows": (lambda run: (run.path / "results.csv").unlink(), "lacks 4 of 4 settings"),
     "cut last": (lambda run: cut(run.path / "checkpoints" / "last.ckpt"), "checkpoints/last.ckpt is damaged"),
     "empty best": (lambda run: (run.path / "checkpoints" / "best.ckpt").write_bytes(b""), "best.ckpt is damaged"),
     "leftovers": (lambda run: (run.path / "checkpoints" / "last.ckpt.part").touch(), "killed process: last.ckpt.part"),

@@ -54,7 +54,11 @@ def test_impossible_seeds_and_engines_are_named(word):
 BAD = [
     ("variants: [rf]\nbackbone: [dit]", "key backbone: allowed are variants, data, backbones"),
     ("data: [shapes]", "variants is required"),
-    ("variants: [rf, rff]", "variant rff: allowed are"),
+    ("variants: [rf, rff]", "variant 'rff': allowed are"),
+    ("variants: [edm(0.00,0.60)]", "variant 'edm(0.00', '0.60)': allowed are"),  # YAML cuts at the comma
+    ("variants: [[rf]]", "variants: ['rf']: allowed is a list of texts"),
+    ("variants: [rf]\ndata: [1]", "data: 1: allowed is a list of texts"),
+    ("variants: [rf]\noverrides: [{a: 1}]", "overrides: {'a': 1}: allowed is a list of texts"),
     ("variants: some", "variants=some: allowed is a list"),
     ("variants: [rf]\nseeds: 0", "seeds=0: allowed are a number of at least 1"),
     ("variants: [rf]\nseeds: [0, x]", "allowed are a number of at least 1"),
@@ -78,6 +82,12 @@ def test_a_file_of_ones_own_is_named_by_its_stem(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"variants": ["v/cos"], "seeds": [3]}))
     assert load(str(path)) == Sweep("mine", ["v/cos"], seeds=[3])
+
+
+def test_variants_are_named_as_printed_or_as_in_file_names(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("variants: [v_cos, edm_0.00_0.60, rf/cosmap]")
+    assert load(str(path)).variants == ["v/cos", "edm(0.00,0.60)", "rf/cosmap"]
 
 
 def test_list_prints_names(capsys):

@@ -60,7 +60,7 @@ def test_without_a_plan_it_is_said_what_makes_one(tmp_path) -> None:
 
 def test_a_plan_that_cannot_be_written_leaves_nothing(manifest, tmp_path) -> None:
     (tmp_path / "x").write_text("a file")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="cannot create"):
         manifest.write()
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
