@@ -87,8 +87,6 @@ def problems(folder: Path, deep: bool = False) -> Iterator[Problem]:
         if (path := folder / planned.id).exists() and not path.is_dir():
             yield Problem(planned.id, "is a file in the place of a run folder", f"remove {path}")
     for name in track(run_folders(folder), "checking", transient=True, disable=not sys.stdout.isatty()):
-        if (folder / name / "report.html").is_file():  # analysis.report -o runs/SWEEP/report
-            continue
         plan = manifest.by_id.get(name) if manifest else None
         if manifest and not plan:
             remedy = f"remove {folder / name}, or plan the sweep with it and --replace"
