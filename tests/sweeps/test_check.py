@@ -85,12 +85,6 @@ def test_a_whole_sweep_has_no_problems(manifest, capsys):
     assert capsys.readouterr().out == "runs/x: 1 run folders, no problems\n"
 
 
-def test_a_report_beside_the_runs_is_no_problem(manifest):
-    (manifest.folder / "report").mkdir()
-    (manifest.folder / "report" / "report.html").touch()
-    assert list(problems(manifest.folder)) == []
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_found_and_only_safe_ones_are_repaired(manifest, run, fault, capsys):
     breaks, words = FAULTS[fault]
