@@ -61,10 +61,13 @@ class Canvas:
         return chart.transform_filter("datum.at == at") if asks else chart
 
     def finish(self, chart: Any, rows: Sequence[Mapping[str, Any]], height: int, asks: bool = False) -> dict[str, Any]:
-        """The specification. Rows join it last: Altair would walk through each of them, which takes seconds."""
+        """The specification. Rows join it last: Altair would walk through each of them, which takes seconds.
+
+        It is not compared with Vega-Lite's schema, which takes as long as all the rest; the tests do that.
+        """
         params = [self.families, self.needle, *([alt.param(name="at", value=0)] if asks else [])]
         whole = chart.add_params(*params).properties(width="container", height=height)
-        return whole.configure(**CONFIG).to_dict() | {"datasets": {ROWS: list(rows)}}
+        return whole.configure(**CONFIG).to_dict(validate=False) | {"datasets": {ROWS: list(rows)}}
 
     def lines(self, base: Any, point: bool = False, **encoding: Any) -> Any:
         """One line a variant: the best of each family stands out, and so does what the pointer is on."""

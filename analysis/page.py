@@ -9,6 +9,7 @@ from typing import Any
 
 import vl_convert
 import yaml
+from altair.utils.schemapi import debug_mode
 
 from analysis.canvas import MOST
 from analysis.charts import Charts
@@ -29,7 +30,8 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-sr
 
 def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
     """The whole report."""
-    with ThreadPoolExecutor(1) as pool:  # a second of work outside Python
+    # A chart is not checked at every step of its making (`Canvas.finish` says more).
+    with debug_mode(False), ThreadPoolExecutor(1) as pool:  # the library is a second of work outside Python
         library = pool.submit(_library)
         family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
         sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]

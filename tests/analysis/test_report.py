@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from altair.vegalite.v6.schema.core import Root
 from made_up_runs import NAMES, write_run, write_sweep
 from PIL import Image
 
+from analysis.canvas import Canvas
 from analysis.report import main, report
 from analysis.thumbnails import thumbnails
 from flowzoo.formulation import names
@@ -171,3 +173,19 @@ def test_a_browser_draws_every_chart(written: Path, tmp_path: Path) -> None:
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert dom.count('data-drawn="yes"') == 6
     assert dom.count("<svg") >= 6
+
+
+def test_every_chart_is_one_by_the_schema_of_vega_lite(sweep: Path, tmp_path: Path, monkeypatch) -> None:
+    finish, made = Canvas.finish, []
+
+    def recorded(*args, **options):
+        made.append(finish(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(Canvas, "finish", recorded)
+    for seed in (1, 2):
+        write_run(sweep, "rf", seed=seed)
+    report([sweep], tmp_path / "report")
+    assert len(made) > 3
+    for specification in made:
+        Root.validate(specification)
