@@ -1,5 +1,7 @@
 """The HTML page of a report: one file that loads nothing, with its charts, pictures, style and scripts inside."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -7,7 +9,6 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-import vl_convert
 import yaml
 from altair.utils.schemapi import debug_mode
 
@@ -31,7 +32,7 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-sr
 def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
     """The whole report."""
     # A chart is not checked at every step of its making (`Canvas.finish` says more).
-    with debug_mode(False), ThreadPoolExecutor(1) as pool:  # the library is a second of work outside Python
+    with debug_mode(False), ThreadPoolExecutor(1) as pool:  # the library is a second of work
         library = pool.submit(_library)
         family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
         sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
@@ -70,8 +71,9 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
 
 @cache
 def _library() -> str:
-    """Vega-Embed, Vega-Lite and Vega as one script."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    """Vega-Embed, Vega-Lite and Vega as one script; by a process of its own, as it would hold Python's lock."""
+    code = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8").stdout
 
 
 class _Section:
