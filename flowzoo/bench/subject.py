@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from flowzoo.bench.stopwatch import ClockedRun, Enough, Stopwatch
@@ -15,9 +14,8 @@ from flowzoo.data.loader import Batches
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.runs.store import Run
 from flowzoo.training.checkpoint import AtomicIO
-from flowzoo.training.fit import batches_of, train_module
-from flowzoo.training.module import Trained, TrainingModule
-from flowzoo.training.stacked import StackedModule
+from flowzoo.training.fit import batches_of, solo_module, stacked_module, train_module
+from flowzoo.training.module import Trained
 
 
 class Subject:
@@ -60,41 +58,17 @@ class Solo(Subject):
     def __init__(self, cfg: DictConfig, folder: Path, compile_mode: str | None) -> None:
         super().__init__([cfg], folder)
         built = build(cfg, self.folders[0], self.train)
-        self.module = TrainingModule(
-            built.backbone,
-            built.formulation,
-            built.autoencoder,
-            built.text,
-            instantiate(cfg.ema, backbone=built.backbone),
-            instantiate(cfg.optimizer),
-            seed=cfg.seed,
-            steps=cfg.trainer.steps,
-            clip_norm=cfg.trainer.clip_norm,
-            compile_mode=compile_mode,
-            stream=lambda on, rank, world: self._stream(built.text, on),
-        )
+        self.module = solo_module(cfg, built, compile_mode, lambda on, *_: self._stream(built.text, on))
 
 
 class Stack(Subject):
-    """Many runs of one seed; as `flowzoo.training.stack.fit_stack` makes them."""
+    """Many runs of one seed; as `flowzoo.training.fit.fit_stack` makes them."""
 
     def __init__(self, cfgs: Sequence[DictConfig], folder: Path, compile_mode: str | None) -> None:
         super().__init__(cfgs, folder)
-        cfg = self.cfg
         built = build_stack(cfgs, self.folders, self.train)
-        self.module = StackedModule(
-            built.backbone,
-            built.formulation,
-            built.autoencoder,
-            built.text,
-            instantiate(cfg.ema, backbone=built.backbone),
-            [instantiate(one.optimizer) for one in cfgs],
-            seeds=[one.seed for one in cfgs],
-            steps=cfg.trainer.steps,
-            clip_norm=cfg.trainer.clip_norm,
-            compile_mode=compile_mode,
-            stream=lambda on, seeds: [self._stream(built.text, on)],  # one seed
-        )
+        # one seed
+        self.module = stacked_module(cfgs, built, compile_mode, lambda on, _: [self._stream(built.text, on)])
 
 
 class _Steps:

@@ -12,14 +12,15 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
 from torch import Tensor
 
-from flowzoo.build import Built, build_stack, compile_mode_of, device_of, precision_of
+from flowzoo.build import Built, BuiltStack, build_stack, compile_mode_of, device_of, precision_of
 from flowzoo.data.loader import Batches
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.store import Run
+from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
-from flowzoo.training.checkpoint import LAST, AtomicIO, step_of
+from flowzoo.training.checkpoint import LAST, AtomicIO
 from flowzoo.training.members import Members
 from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.sharded import strategy_of
@@ -39,9 +40,8 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, unt
 
     Says how far it came and why it ended. Alone on a GPU a run is a stack of one, whose step is one CUDA graph.
     """
-    last = run.path / "checkpoints" / LAST
     if is_captured(cfg):
-        return fit_stack([cfg], [run], train, val, step_of(last) if last.is_file() else 0, until)
+        return fit_stack([cfg], [run], train, val, step_of(run), until)
     batches: list[Batches] = []
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
@@ -49,7 +49,16 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, unt
         batches.append(batches_of(cfg, built.text, train, on, rank, world))
         return batches[-1]
 
-    module = TrainingModule(
+    module = solo_module(cfg, built, compile_mode_of(cfg, device_of(cfg)), stream)
+    wait = lambda: sum(b.wait for b in batches)  # noqa: E731
+    resume = (run.path / "checkpoints" / LAST).is_file()
+    return train_module([cfg], [run], module, val, wait, AtomicIO(), resume, until)
+
+
+def solo_module(
+    cfg: DictConfig, built: Built, compile_mode: str | None, stream: Callable[[torch.device, int, int], Batches]
+) -> TrainingModule:
+    return TrainingModule(
         built.backbone,
         built.formulation,
         built.autoencoder,
@@ -59,18 +68,22 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, unt
         seed=cfg.seed,
         steps=cfg.trainer.steps,
         clip_norm=cfg.trainer.clip_norm,
-        compile_mode=compile_mode_of(cfg, device_of(cfg)),
+        compile_mode=compile_mode,
         stream=stream,
     )
-    wait = lambda: sum(b.wait for b in batches)  # noqa: E731
-    return train_module([cfg], [run], module, val, wait, AtomicIO(), last.is_file(), until)
+
+
+def step_of(run: Run) -> int:
+    """The step of a run's last checkpoint; 0 where there is none."""
+    path = run.path / "checkpoints" / LAST
+    return checkpoint.step_of(path) if path.is_file() else 0
 
 
 def is_captured(cfg: DictConfig) -> bool:
-    """Whether the run's steps can be CUDA graphs: on one GPU, and where the loss is not scaled from step to step."""
+    """Whether the run's steps can be CUDA graphs: on one GPU."""
     t = cfg.trainer
     alone = (t.devices, t.num_nodes, t.strategy) == (1, 1, "auto")
-    return compile_mode_of(cfg, device_of(cfg)) == "reduce-overhead" and alone and t.precision != "16-mixed"
+    return alone and compile_mode_of(cfg, device_of(cfg)) == "reduce-overhead"
 
 
 def fit_stack(
@@ -80,7 +93,6 @@ def fit_stack(
     cfg = cfgs[0]
     device = device_of(cfg)
     built = build_stack(cfgs, [run.path for run in runs], train)
-    rates = [instantiate(one.optimizer) for one in cfgs]
     batches: list[Batches] = []
 
     def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:
@@ -89,22 +101,32 @@ def fit_stack(
         batches.extend(first if seed == cfg.seed else first.reseeded(seed) for seed in seeds)
         return batches
 
-    module = StackedModule(
+    module = stacked_module(cfgs, built, compile_mode_of(cfg, device), stream)
+    paths = [run.path / "checkpoints" / LAST for run in runs]
+    checkpoints = Members(paths, built.backbone, module.rates, cfg.trainer.steps, device)
+    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
+
+
+def stacked_module(
+    cfgs: Sequence[DictConfig],
+    built: BuiltStack,
+    compile_mode: str | None,
+    stream: Callable[[torch.device, Sequence[int]], Sequence[Batches]],
+) -> StackedModule:
+    cfg = cfgs[0]
+    return StackedModule(
         built.backbone,
         built.formulation,
         built.autoencoder,
         built.text,
         instantiate(cfg.ema, backbone=built.backbone),
-        rates,
+        [instantiate(one.optimizer) for one in cfgs],
         seeds=[one.seed for one in cfgs],
         steps=cfg.trainer.steps,
         clip_norm=cfg.trainer.clip_norm,
-        compile_mode=compile_mode_of(cfg, device),
+        compile_mode=compile_mode,
         stream=stream,
     )
-    paths = [run.path / "checkpoints" / LAST for run in runs]
-    checkpoints = Members(paths, built.backbone, rates, cfg.trainer.steps, device)
-    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
 
 
 def batches_of(

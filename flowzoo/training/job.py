@@ -15,9 +15,8 @@ from flowzoo.formulation.formulation import Formulation
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
 from flowzoo.scoring import Evaluation, Scoring
-from flowzoo.training import checkpoint
-from flowzoo.training.checkpoint import BEST, LAST
-from flowzoo.training.fit import fit
+from flowzoo.training.checkpoint import BEST
+from flowzoo.training.fit import fit, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
@@ -83,12 +82,6 @@ def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:
     built.to(device_of(cfg))
     evaluate(scoring, built, run.path / "checkpoints" / BEST, console)
     run.set_status("done", step=outcome.step)
-
-
-def step_of(run: Run) -> int:
-    """The step of a run's last checkpoint; 0 where there is none."""
-    path = run.path / "checkpoints" / LAST
-    return checkpoint.step_of(path) if path.is_file() else 0
 
 
 def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:

@@ -12,9 +12,9 @@ from flowzoo.data.source import Source
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
-from flowzoo.training.fit import fit_stack
+from flowzoo.training.fit import fit_stack, step_of
 from flowzoo.training.halving import Halving
-from flowzoo.training.job import scoring_bar, step_of, write_density
+from flowzoo.training.job import scoring_bar, write_density
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
 
