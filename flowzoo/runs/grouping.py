@@ -32,11 +32,6 @@ def check_stack(values: Mapping[str, Any]) -> None:
             f"trainer.devices={devices} and trainer.num_nodes={nodes} with trainer=stacked: "
             "allowed are 1 and 1; stack.processes deals variants to several GPUs"
         )
-    if str(values["trainer"]["precision"]).startswith("16-mixed"):
-        raise ValueError(
-            "trainer.precision=16-mixed with trainer=stacked: its loss scale would be one for all variants; "
-            "allowed are auto, bf16-mixed, 32-true and 64-true"
-        )
 
 
 def grouped(cfgs: Sequence[DictConfig]) -> list[list[DictConfig]]:
