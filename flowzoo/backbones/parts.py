@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.backbones import fused
+from flowzoo.backbones.fused.operator import EPS
 from flowzoo.backbones.positions import Grid, Interpolated, PositionalEncoding, sinusoid
 from flowzoo.encoders.text import TextSpec
 
 HEAD_DIM = 64  # the paper's: depth d has width 64 d and d heads
 LABEL_DIM = 256  # sines and cosines of the label, as in DiT and SD3
-EPS = 1e-6
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Item = TypeVar("Item", bound=nn.Module)

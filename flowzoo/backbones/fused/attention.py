@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.operator import TRITON, power_of_two, summed, under_vmap
+from flowzoo.backbones.fused.operator import EPS, TRITON, power_of_two, summed, under_vmap
 
 LONGEST = 128  # tokens of a stream
-EPS = 1e-6
 
 if TRITON:
     import triton

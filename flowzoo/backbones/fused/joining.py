@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.attention import EPS
-from flowzoo.backbones.fused.operator import TRITON, summed, under_vmap
+from flowzoo.backbones.fused.operator import EPS, TRITON, summed, under_vmap
 
 ROWS = 64  # tokens a program
 

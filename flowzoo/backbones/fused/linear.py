@@ -1,11 +1,9 @@
 """Products with weights, one matrix a group."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.operator import under_vmap
+from flowzoo.backbones.fused.operator import register
 
 
 @torch.library.custom_op("flowzoo::product", mutates_args=())
@@ -37,13 +35,4 @@ def _(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
-def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-    return product_backward(dy, *ctx.saved_tensors)
-
-
-product.register_autograd(_backward, setup_context=_setup)
-product.register_vmap(under_vmap(product))
+register(product, product_backward)

@@ -5,9 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.operator import TRITON, power_of_two, summed, under_vmap
-
-EPS = 1e-6
+from flowzoo.backbones.fused.operator import EPS, TRITON, power_of_two, summed, under_vmap
 
 if TRITON:
     import triton

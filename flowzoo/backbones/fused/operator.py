@@ -14,6 +14,7 @@ except ImportError:
     TRITON = False
 
 HALF = (torch.bfloat16, torch.float16)
+EPS = 1e-6  # of every norm
 
 
 def under_vmap(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +29,19 @@ def under_vmap(op: Callable[..., Any]) -> Callable[..., Any]:
         return tuple(x.unflatten(0, (size, -1)) for x in out), (0,) * len(out)
 
     return rule
+
+
+def register(op: Any, backward: Callable[..., tuple[Tensor, ...]]) -> None:
+    """vmap's rule, and a derivative that needs all that the operator was given: backward(gradient, *inputs)."""
+
+    def setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def way_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return backward(gradient, *ctx.saved_tensors)
+
+    op.register_autograd(way_back, setup_context=setup)
+    op.register_vmap(under_vmap(op))
 
 
 def _merged(x: Tensor, dim: int | None, size: int) -> Tensor:
