@@ -12,11 +12,11 @@ from flowzoo.runs.lock import LOCK, Held
 from sweeps import slurm
 from sweeps.manifest import Manifest
 from sweeps.plan import folder_of
+from sweeps.status import add_folder
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, or the folder of a planned sweep")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="runs=DIR and sweep=NAME say which folder")
+    add_folder(parser)
     parser.add_argument("--runs", nargs="+", metavar="ID", help="names of run folders or patterns; all by default")
 
 

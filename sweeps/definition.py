@@ -82,24 +82,39 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def sweep_names() -> list[str]:
-    return sorted(path.stem for path in HERE.glob("*.yaml"))
+def content_of(what: str, name: str, folder: Path, kind: type, needed: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """The file of that name in `folder`, or that YAML file, with the fields of the dataclass `kind` but its name.
 
-
-def load(sweep: str) -> Sweep:
-    """The sweep of that name, or of that YAML file. Raises ValueError for an unknown sweep, key or variant."""
-    path = HERE / f"{sweep}.yaml" if sweep in sweep_names() else Path(sweep)
+    Raises ValueError for an unknown name or key, and where one of `needed` is missing.
+    """
+    known = names_in(folder)
+    path = folder / f"{name}.yaml" if name in known else Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise ValueError(f"sweep {sweep}: allowed are {', '.join(sweep_names())}, or a YAML file")
+        raise ValueError(f"{what} {name}: allowed are {', '.join(known)}, or a YAML file")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    allowed = [f.name for f in fields(Sweep) if f.name != "name"]
-    if not isinstance(content, dict) or "variants" not in content:
-        raise ValueError(f"{path}: allowed are the keys {', '.join(allowed)}, of which variants is required")
+    allowed = [f.name for f in fields(kind) if f.name != "name"]
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        required = f"{', '.join(needed)} {'is' if len(needed) == 1 else 'are'} required"
+        raise ValueError(f"{path}: allowed are the keys {', '.join(allowed)}, of which {required}")
     if unknown := [key for key in content if key not in allowed]:
         raise ValueError(f"{path}: key {', '.join(map(str, unknown))}: allowed are {', '.join(allowed)}")
+    return path, content
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def sweep_names() -> list[str]:
+    return names_in(HERE)
+
+
+def load(sweep: str) -> Sweep:
+    """The sweep of that name, or of that YAML file. Raises ValueError for an unknown sweep, key or variant."""
+    path, content = content_of("sweep", sweep, HERE, Sweep, ("variants",))
     cross = content.get("cross", {})
     if not isinstance(cross, dict):
         raise ValueError(f"{path}: cross={cross}: allowed are keys, each with a list of values")

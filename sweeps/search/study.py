@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.samplers.nsgaii import UNDXCrossover
 from optuna.trial import Trial
+
+from sweeps.definition import content_of, names_in
 
 HERE = Path(__file__).parents[1] / "studies"
 TRAINING = {"_target_": "sweeps.search.training.Training"}
@@ -91,7 +92,7 @@ def _word(seed: int, number: int) -> int:
 
 
 def study_names() -> list[str]:
-    return sorted(path.stem for path in HERE.glob("*.yaml"))
+    return names_in(HERE)
 
 
 def load(study: str, words: Sequence[str] = ()) -> Study:
@@ -99,21 +100,7 @@ def load(study: str, words: Sequence[str] = ()) -> Study:
 
     Raises ValueError for an unknown study or key, and for a range that is none.
     """
-    path = HERE / f"{study}.yaml" if study in study_names() else Path(study)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise ValueError(f"study {study}: allowed are {', '.join(study_names())}, or a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    allowed = [f.name for f in fields(Study) if f.name != "name"]
-    needed = ("parameters", "n_trials")
-    if not isinstance(content, dict) or any(key not in content for key in needed):
-        raise ValueError(
-            f"{path}: allowed are the keys {', '.join(allowed)}, of which {', '.join(needed)} are required"
-        )
-    if unknown := [key for key in content if key not in allowed]:
-        raise ValueError(f"{path}: key {', '.join(map(str, unknown))}: allowed are {', '.join(allowed)}")
+    path, content = content_of("study", study, HERE, Study, ("parameters", "n_trials"))
     try:
         content["parameters"] = {name: _parameter(name, told) for name, told in _pairs(content, "parameters").items()}
         if "objective" in content:
