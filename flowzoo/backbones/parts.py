@@ -101,7 +101,13 @@ class Modulation(nn.Module):
 
     def forward(self, c: Tensor) -> tuple[Tensor, ...]:
         """c [B, D], already through SiLU -> n tensors [B, 1, features]."""
-        return self.linear(c)[:, None].chunk(self.n, dim=-1)
+        return self._vectors(c)[:, None].chunk(self.n, dim=-1)
+
+    def _vectors(self, c: Tensor) -> Tensor:
+        if not fused.wanted(c):
+            return self.linear(c)
+        y, bias = unbiased(self.linear, c)  # the weight's gradient comes in its own layout
+        return y + bias
 
 
 class RMSNorm(nn.Module):
@@ -205,7 +211,8 @@ def attend_jointly(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> lis
 
     Streams without queries come last.
     """
-    if fused.wanted(hs[0]) and len(hs) <= 2:
+    head = hs[0].shape[-1] // projections[0].heads
+    if fused.wanted(hs[0]) and len(hs) <= 2 and head in fused.HEADS:
         return _attend_fused(projections, hs)
     parts = [projection(h) for projection, h in zip(projections, hs, strict=True)]
     looking = [part[0] for part in parts if len(part) == 3]
@@ -227,11 +234,10 @@ def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list
         norms = torch.stack(weights)[None].to(qkv1.dtype)
     else:
         norms = qkv1.new_zeros(1, 4, qkv1.shape[-1] // (3 * heads))
-    looking = [h.shape[1] for h, projection in zip(hs, projections, strict=True) if projection.n == 3]
-    if max(h.shape[1] for h in hs) <= fused.LONGEST:
-        return list(fused.joint_attention(qkv1, bias1, qkv2, bias2, norms, heads, normed))[: len(looking)]
-    q, k, v = (x.transpose(1, 2) for x in fused.joined(qkv1, bias1, qkv2, bias2, norms, heads, normed))
-    return list(attend(q, k, v).split(looking, dim=1))
+    looking = [projection for projection in projections if projection.n == 3]
+    short = max(h.shape[1] for h in hs) <= fused.LONGEST
+    attention = fused.joint_attention if short else fused.long_attention
+    return list(attention(qkv1, bias1, qkv2, bias2, norms, heads, normed))[: len(looking)]
 
 
 def mlp(width: int) -> nn.Sequential:

@@ -108,9 +108,7 @@ def short(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, h
 
 
 def long(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
-    q, k, v = (x.transpose(1, 2) for x in fused.joined(qkv1, b1, qkv2, b2, weights, heads, norm))
-    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    return [out[:, : qkv1.shape[1]], out[:, qkv1.shape[1] :]]
+    return list(fused.long_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -139,6 +137,39 @@ def test_attention_of_packed_streams(
         return (*made[:-1], made[-1] + 0 * args[-1].sum())  # the weights have a gradient, of 0, without norms too
 
     check(given, plain, (*streams, weights))
+
+
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+def test_scores_far_below_zero(way: Callable[..., list[Tensor]], lengths: tuple[int, int]) -> None:
+    """Weights of tokens beyond the end of a block, whose scores are 0, are then out of all bounds."""
+    heads, d = 2, 16
+    away = torch.cat([torch.full((heads * d,), x) for x in (12.0, -12.0, 0.0)])
+    streams = [x for length in lengths for x in (torch.randn(N, length, 3 * heads * d), away.repeat(GROUPS, 1))]
+    weights = torch.ones(GROUPS, 4, d)
+    got = outputs_and_gradients(lambda *a: tuple(way(*a, weights, heads, False)), streams)
+    plain = outputs_and_gradients(
+        lambda *a: attention(heads, False)(*a, weights.double()), [x.double() for x in streams]
+    )
+    for one, other in zip(got, plain, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-4 * max(1.0, float(other.detach().abs().max())))
+
+
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+@pytest.mark.parametrize("wide", [2, 3])
+def test_attention_mapped_over_variants_as_one_by_one(
+    way: Callable[..., list[Tensor]], lengths: tuple[int, int], wide: int
+) -> None:
+    heads, d, variants = 2, 16, 3
+    width = heads * d
+    args = [
+        *(torch.randn(variants, 4, lengths[0], 3 * width), torch.randn(variants, 1, 3 * width)),
+        *(torch.randn(variants, 4, lengths[1], wide * width), torch.randn(variants, 1, wide * width)),
+        torch.randn(variants, 1, 4, d),
+    ]
+    of_one = lambda *own: way(*own, heads, True)[0]  # noqa: E731
+    apart = lambda *all_of: torch.stack([of_one(*(x[v] for x in all_of)) for v in range(variants)])  # noqa: E731
+    for one, other in zip(outputs_and_gradients(vmap(of_one), args), outputs_and_gradients(apart, args), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 def test_mapped_over_variants_as_one_by_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowzoo.backbones import fused
-from flowzoo.backbones.parts import Tokens
+from flowzoo.backbones.parts import QKV, Tokens, attend_jointly
 
 LAWS = Path(__file__).with_name("fused_laws.py")
 
@@ -27,3 +27,10 @@ def test_plain_torch_elsewhere() -> None:
     x, h = Tokens(half).normed(half[:, :1], half[:, :1])
     assert x is half
     assert h.dtype == torch.bfloat16
+
+
+def test_plain_torch_for_heads_of_a_width_no_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "wanted", lambda _: True)
+    assert 48 not in fused.HEADS
+    (out,) = attend_jointly([QKV(96, heads=2, qk_norm=True)], [torch.randn(3, 5, 96)])
+    assert out.shape == (3, 5, 96)

@@ -13,19 +13,21 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from flowzoo.backbones.fused.attention import LONGEST, joint_attention
+from flowzoo.backbones.fused.flash import long_attention
 from flowzoo.backbones.fused.gelu import bias_gelu
-from flowzoo.backbones.fused.joining import joined
+from flowzoo.backbones.fused.heads import HEADS
 from flowzoo.backbones.fused.linear import product
 from flowzoo.backbones.fused.norm import add_norm, modulated_norm
 from flowzoo.backbones.fused.operator import HALF, TRITON
 
 __all__ = [
+    "HEADS",
     "LONGEST",
     "TRITON",
     "add_norm",
     "bias_gelu",
-    "joined",
     "joint_attention",
+    "long_attention",
     "modulated_norm",
     "product",
     "wanted",

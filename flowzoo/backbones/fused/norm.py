@@ -23,8 +23,23 @@ if TRITON:
         return tl.load(v + i * stride + col, mask=col < D, other=0).to(tl.float32)[None]
 
     @triton.jit
+    def _keep(stats, i, first, L, mean, r, R: tl.constexpr):
+        """Mean and factor of every token for the way back."""
+        row = first + tl.arange(0, R)
+        place = stats + (i * L + row) * 2
+        tl.store(place, mean, mask=row < L)
+        tl.store(place + 1, r, mask=row < L)
+
+    @triton.jit
+    def _kept(stats, i, first, L, R: tl.constexpr):
+        """They again [R, 1]; beyond the end the factor is 0, and so is the gradient."""
+        row = first + tl.arange(0, R)[:, None]
+        place = stats + (i * L + row) * 2
+        return tl.load(place, mask=row < L, other=0), tl.load(place + 1, mask=row < L, other=0)
+
+    @triton.jit
     def _norm_forward(
-        x, a, bias, gate, shift, scale, y, h, L, n, gate_stride, shift_stride, scale_stride,
+        x, a, bias, gate, shift, scale, y, h, stats, L, n, gate_stride, shift_stride, scale_stride,
         D: tl.constexpr, W: tl.constexpr, R: tl.constexpr, ADD: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         i = tl.program_id(0).to(tl.int64)
@@ -35,15 +50,18 @@ if TRITON:
             rounded = (v + _vector(gate, i, gate_stride, D, W) * u).to(y.dtype.element_ty)
             tl.store(y + at, rounded, mask=ok)
             v = tl.where(ok, rounded.to(tl.float32), 0)
-        d = tl.where(ok, v - tl.sum(v, 1)[:, None] / D, 0)
-        normed = d * tl.rsqrt(tl.sum(d * d, 1) / D + EPS)[:, None]
+        mean = tl.sum(v, 1) / D
+        d = tl.where(ok, v - mean[:, None], 0)
+        r = tl.rsqrt(tl.sum(d * d, 1) / D + EPS)
+        _keep(stats, i, tl.program_id(1) * R, L, mean, r, R)
+        normed = d * r[:, None]
         out = normed * (1 + _vector(scale, i, scale_stride, D, W)) + _vector(shift, i, shift_stride, D, W)
         tl.store(h + at, out, mask=ok)
 
     @triton.jit
     def _norm_backward(
-        dh, dy, y, a, gate, scale, dx, da, sums, L, gate_stride, scale_stride,
-        D: tl.constexpr, W: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, ADD: tl.constexpr, EPS: tl.constexpr,
+        dh, dy, y, stats, a, gate, scale, dx, da, sums, L, gate_stride, scale_stride,
+        D: tl.constexpr, W: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, ADD: tl.constexpr,
     ):  # fmt: skip
         i, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
         factor = 1 + _vector(scale, i, scale_stride, D, W)
@@ -53,10 +71,8 @@ if TRITON:
             gate_sum, dx_sum = tl.zeros((R, W), tl.float32), tl.zeros((R, W), tl.float32)
         for first in range(0, CHUNK, R):
             at, ok = _rows(chunk * CHUNK + first, i, L, D, R, W)
-            v = tl.load(y + at, mask=ok, other=0).to(tl.float32)
-            d = tl.where(ok, v - tl.sum(v, 1)[:, None] / D, 0)
-            r = tl.rsqrt(tl.sum(d * d, 1) / D + EPS)[:, None]
-            normed = d * r
+            mean, r = _kept(stats, i, chunk * CHUNK + first, L, R)
+            normed = (tl.load(y + at, mask=ok, other=0).to(tl.float32) - mean) * r
             out = tl.load(dh + at, mask=ok, other=0).to(tl.float32)
             shift_sum += out
             scale_sum += out * normed
@@ -64,7 +80,7 @@ if TRITON:
             # layer norm backwards: what is left of `inner` without its mean and its share along `normed`
             grad = r * (inner - tl.sum(inner, 1)[:, None] / D - normed * (tl.sum(inner * normed, 1)[:, None] / D))
             if ADD:
-                grad = tl.where(ok, grad + tl.load(dy + at, mask=ok, other=0).to(tl.float32), 0)
+                grad += tl.load(dy + at, mask=ok, other=0).to(tl.float32)
                 gate_sum += grad * tl.load(a + at, mask=ok, other=0).to(tl.float32)
                 dx_sum += grad
                 tl.store(da + at, grad * g, mask=ok)
@@ -78,67 +94,77 @@ if TRITON:
             tl.store(place + 3 * D, tl.sum(dx_sum, 0), mask=col < D)
 
 
-CHUNK = 64  # tokens whose sums one program takes
-
-
 def _sizes(width: int) -> dict[str, int]:
     w = power_of_two(width)
     return {"D": width, "W": w, "R": max(1, 1024 // w), "num_warps": 2 if w <= 1024 else 4}
 
 
+PROGRAMS = 1024  # at least so many on the way back, if there are rows for them
+
+
+def _sizes_backward(n: int, length: int, width: int) -> dict[str, int]:
+    """A program sums over CHUNK tokens of one sample: the fewer, the more programs, and sums to be added afterwards."""
+    w = power_of_two(width)
+    rows, warps = next(made for limit, *made in ((512, 4, 2), (1024, 2, 2), (2048, 2, 4), (w, 1, 8)) if w <= limit)
+    chunk = min(64, power_of_two(length))
+    while chunk > 16 and n * triton.cdiv(length, chunk) < PROGRAMS:
+        chunk //= 2
+    return {"D": width, "W": w, "R": min(rows, chunk), "CHUNK": chunk, "num_warps": warps}
+
+
 def _run_forward(
     x: Tensor, update: tuple[Tensor, Tensor, Tensor] | None, shift: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     n, length, width = x.shape
     x = x.contiguous()
-    h = torch.empty_like(x, dtype=shift.dtype)
+    h, stats = torch.empty_like(x, dtype=shift.dtype), _stats_like(x)
     y = x if update is None else torch.empty_like(x)
     a, bias, gate = (x, x, shift) if update is None else update
     sizes = _sizes(width)
     _norm_forward[(n, triton.cdiv(length, sizes["R"]))](
-        x, a.contiguous(), bias.contiguous(), gate, shift, scale, y, h, length, n // len(bias),
+        x, a.contiguous(), bias.contiguous(), gate, shift, scale, y, h, stats, length, n // len(bias),
         gate.stride(0), shift.stride(0), scale.stride(0), ADD=update is not None, EPS=EPS, **sizes,
     )  # fmt: skip
-    return y, h
+    return y, h, stats
 
 
 def _run_backward(
-    dh: Tensor, dy: Tensor | None, y: Tensor, a: Tensor | None, gate: Tensor | None, scale: Tensor
+    dh: Tensor, dy: Tensor | None, y: Tensor, stats: Tensor, a: Tensor | None, gate: Tensor | None, scale: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     n, length, width = y.shape
-    chunks = triton.cdiv(length, CHUNK)
+    sizes = _sizes_backward(n, length, width)
+    chunks = triton.cdiv(length, sizes["CHUNK"])
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
     da = None if a is None else torch.empty_like(a, memory_format=torch.contiguous_format)
     sums = y.new_empty(n, chunks, 2 if a is None else 4, width, dtype=torch.float32)
     other = scale if gate is None else gate
     _norm_backward[(n, chunks)](
-        dh.contiguous(), dx if dy is None else dy.contiguous(), y.contiguous(), y if a is None else a.contiguous(),
-        other, scale, dx, dx if da is None else da, sums, length, other.stride(0), scale.stride(0),
-        CHUNK=min(CHUNK, power_of_two(length)), ADD=a is not None, EPS=EPS, **_sizes(width),
+        dh.contiguous(), dx if dy is None else dy.contiguous(), y.contiguous(), stats.contiguous(),
+        y if a is None else a.contiguous(), other, scale, dx, dx if da is None else da, sums, length,
+        other.stride(0), scale.stride(0), ADD=a is not None, **sizes,
     )  # fmt: skip
     return dx, da, sums[:, 0] if chunks == 1 else sums.sum(1)
 
 
 @torch.library.custom_op("flowzoo::add_norm", mutates_args=())
-def add_norm(x: Tensor, a: Tensor, bias: Tensor, gate: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """y = x + gate (a + bias) and norm(y) (1 + scale) + shift.
-
-    x, a [N, L, D]; bias [G, D]; gate, shift, scale [N, D], rows of any stride. y has x's precision, the other shift's.
-    """
+def _add_norm(
+    x: Tensor, a: Tensor, bias: Tensor, gate: Tensor, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `add_norm` says, and mean and factor of every token's norm [N, L, 2]."""
     return _run_forward(x, (a, bias, gate), shift, scale)
 
 
-@add_norm.register_fake
-def _(x: Tensor, a: Tensor, bias: Tensor, gate: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=shift.dtype)
+@_add_norm.register_fake
+def _(x: Tensor, a: Tensor, bias: Tensor, gate: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=shift.dtype), _stats_like(x)
 
 
 @torch.library.custom_op("flowzoo::add_norm_backward", mutates_args=())
-def add_norm_backward(
-    dy: Tensor, dh: Tensor, y: Tensor, a: Tensor, bias: Tensor, gate: Tensor, scale: Tensor
+def _add_norm_backward(
+    dy: Tensor, dh: Tensor, y: Tensor, stats: Tensor, a: Tensor, bias: Tensor, gate: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, a, bias, gate, shift and scale."""
-    dx, da, sums = _run_backward(dh, dy, y, a, gate, scale)
+    dx, da, sums = _run_backward(dh, dy, y, stats, a, gate, scale)
     assert da is not None
     shift_sum, scale_sum, gate_sum, dx_sum = sums.unbind(1)
     own = bias.float().repeat_interleave(len(gate) // len(bias), 0)
@@ -154,61 +180,82 @@ def add_norm_backward(
     )
 
 
-@add_norm_backward.register_fake
+@_add_norm_backward.register_fake
 def _(
-    dy: Tensor, dh: Tensor, y: Tensor, a: Tensor, bias: Tensor, gate: Tensor, scale: Tensor
+    dy: Tensor, dh: Tensor, y: Tensor, stats: Tensor, a: Tensor, bias: Tensor, gate: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     dx, da, d_bias, d_gate, d_shift, d_scale = (x.new_empty(x.shape) for x in (y, a, bias, gate, gate, gate))
     return dx, da, d_bias, d_gate, d_shift, d_scale
 
 
-def _setup_add(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_add(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, a, bias, gate, _, scale = inputs
-    ctx.save_for_backward(output[0], a, bias, gate, scale)
+    y, _, stats = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(y, stats, a, bias, gate, scale)
 
 
-def _backward_add(ctx: Any, dy: Tensor | None, dh: Tensor | None) -> tuple[Tensor, ...]:
-    y, a, bias, gate, scale = ctx.saved_tensors
+def _backward_add(ctx: Any, dy: Tensor | None, dh: Tensor | None, _: None) -> tuple[Tensor, ...]:
+    y, stats, a, *vectors = ctx.saved_tensors
     dy = torch.zeros_like(y) if dy is None else dy
     dh = torch.zeros_like(a) if dh is None else dh
-    return add_norm_backward(dy, dh, y, a, bias, gate, scale)
+    return _add_norm_backward(dy, dh, y, stats, a, *vectors)
 
 
-add_norm.register_autograd(_backward_add, setup_context=_setup_add)
-add_norm.register_vmap(under_vmap(add_norm))
+_add_norm.register_autograd(_backward_add, setup_context=_setup_add)
+_add_norm.register_vmap(under_vmap(_add_norm))
+
+
+def add_norm(x: Tensor, a: Tensor, bias: Tensor, gate: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """y = x + gate (a + bias) and norm(y) (1 + scale) + shift.
+
+    x, a [N, L, D]; bias [G, D]; gate, shift, scale [N, D], rows of any stride. y has x's precision, the other shift's.
+    """
+    y, h, _ = _add_norm(x, a, bias, gate, shift, scale)
+    return y, h
 
 
 @torch.library.custom_op("flowzoo::modulated_norm", mutates_args=())
-def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """norm(x) (1 + scale) + shift: x [N, L, D], shift and scale [N, D] -> like x in shift's precision."""
-    return _run_forward(x, None, shift, scale)[1]
+def _modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """What `modulated_norm` says, and mean and factor of every token's norm [N, L, 2]."""
+    return _run_forward(x, None, shift, scale)[1:]
 
 
-@modulated_norm.register_fake
-def _(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x.new_empty(x.shape, dtype=shift.dtype)
+@_modulated_norm.register_fake
+def _(x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape, dtype=shift.dtype), _stats_like(x)
 
 
 @torch.library.custom_op("flowzoo::modulated_norm_backward", mutates_args=())
-def modulated_norm_backward(dh: Tensor, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _modulated_norm_backward(dh: Tensor, x: Tensor, stats: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, shift and scale."""
-    dx, _, sums = _run_backward(dh, None, x, None, None, scale)
+    dx, _, sums = _run_backward(dh, None, x, stats, None, None, scale)
     return dx, sums[:, 0].to(scale.dtype, copy=True), sums[:, 1].to(scale.dtype, copy=True)
 
 
-@modulated_norm_backward.register_fake
-def _(dh: Tensor, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@_modulated_norm_backward.register_fake
+def _(dh: Tensor, x: Tensor, stats: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), scale.new_empty(scale.shape), scale.new_empty(scale.shape)
 
 
-def _setup_norm(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _setup_norm(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
     x, _, scale = inputs
-    ctx.save_for_backward(x, scale)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1], scale)
 
 
-def _backward_norm(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return modulated_norm_backward(dh, *ctx.saved_tensors)
+def _backward_norm(ctx: Any, dh: Tensor, _: None) -> tuple[Tensor, ...]:
+    return _modulated_norm_backward(dh, *ctx.saved_tensors)
 
 
-modulated_norm.register_autograd(_backward_norm, setup_context=_setup_norm)
-modulated_norm.register_vmap(under_vmap(modulated_norm))
+_modulated_norm.register_autograd(_backward_norm, setup_context=_setup_norm)
+_modulated_norm.register_vmap(under_vmap(_modulated_norm))
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x) (1 + scale) + shift: x [N, L, D], shift and scale [N, D] -> like x in shift's precision."""
+    return _modulated_norm(x, shift, scale)[0]
+
+
+def _stats_like(x: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:2], 2, dtype=torch.float32)
