@@ -65,13 +65,15 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     z, label, text = _inputs(cfg, built, device, cfg.trainer.batch_size)
     c = Coefficients(*(label.expand(variants, *label.shape) for _ in fields(Coefficients)))
     ones = torch.ones(variants, device=device)
+    half = "bf16" in precision_of(cfg, device)
+    copy = stack.flat.detach().bfloat16() if half else None
     for _ in range(2):
-        with torch.autocast("cuda", torch.bfloat16, enabled="bf16" in precision_of(cfg, device)):
-            leaf = stack.working().detach().requires_grad_()
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            leaf = (stack.flat if copy is None else copy).detach().requires_grad_()
             loss = stacked_losses(stack, leaf, c, z[None], z[None], text).sum()
         loss.backward()
         assert leaf.grad is not None
-        adamw.update(leaf.grad, ones, ones > 0)
+        adamw.update(leaf.grad, ones, ones > 0, copy)
     average = stack.flat.nbytes
     return (torch.cuda.max_memory_allocated(device) - before + average) / variants
 

@@ -81,11 +81,11 @@ class StackedAdamW(torch.optim.Optimizer):
                 return closure()
 
     @torch.no_grad()
-    def update(self, gradient: Tensor, clip: Tensor, alive: Tensor) -> None:
+    def update(self, gradient: Tensor, clip: Tensor, alive: Tensor, copy: Tensor | None = None) -> None:
         """One step along `gradient` [V, P], in any precision, times `clip` [V].
 
-        Where `alive` [V] is False the row keeps its weights, whatever its gradient is. Compiled, this is one pass over
-        memory.
+        Where `alive` [V] is False the row keeps its weights, whatever its gradient is. `copy` [V, P], in a precision of
+        its own, has the new weights afterwards. Compiled, this is one pass over memory.
         """
         (beta1, beta2), eps = self.defaults["betas"], self.defaults["eps"]
         state, alive = self.state[self.flat], alive[:, None]
@@ -95,6 +95,7 @@ class StackedAdamW(torch.optim.Optimizer):
         lr = torch.where(alive, self._lr * self._factors.index_select(0, finished), 0)
         self._update(
             self.flat.detach(),
+            copy,
             state["exp_avg"],
             state["exp_avg_sq"],
             gradient,
@@ -111,6 +112,7 @@ class StackedAdamW(torch.optim.Optimizer):
 
 def _adamw(
     flat: Tensor,
+    copy: Tensor | None,
     m: Tensor,
     v: Tensor,
     gradient: Tensor,
@@ -129,6 +131,8 @@ def _adamw(
     m.lerp_(g, 1 - beta1)
     v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
     flat.mul_(decay).sub_(m / (v.sqrt() / root_bias + eps) * rate)
+    if copy is not None:
+        copy.copy_(flat)
 
 
 def clip_factors(norms: Tensor, bound: float | None) -> Tensor:

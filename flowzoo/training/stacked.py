@@ -59,6 +59,9 @@ class StackedModule(Trained):
         self.register_buffer("seed_of", torch.tensor([self.seeds.index(s) for s in seeds]), persistent=False)
         self._records: Coefficients | None = None  # of the current block of steps, [V, BLOCK * B]
         self._first = 0  # step of the block
+        # What is differentiated with mixed precision: the weights in the lower one, so that their gradient is of that,
+        # too. Made at the first step of a fit, when all that is restored is, and kept up to date by the optimiser.
+        self._copy: Tensor | None = None
         self.compile_mode = compile_mode
         self._losses: Callable[..., Tensor] = (
             torch.compile(stacked_losses, dynamic=False) if compile_mode == "default" else stacked_losses
@@ -78,12 +81,13 @@ class StackedModule(Trained):
             kept = draws.kept(seed, step, self.text, len(batch.images), device)
             texts.append(self.text.drop(batch.text, kept))
         x0, noise = self._per_variant(x0s), self._per_variant(eps)
+        if self._copy is None and (working := self.backbone.working()) is not self.backbone.flat:
+            self._copy = working.detach()
         self._advance(x0, noise, self._text(texts), *self._at(step, len(x0s[0]), x0.dtype))
 
     def _update(self, x0: Tensor, noise: Tensor, text: Text, *records: Tensor) -> None:
         """From images and draws to weights. On a GPU one CUDA graph: only the values of tensors may change."""
-        # What is differentiated: with mixed precision a copy in the lower one, so that its gradient is of that, too.
-        leaf = self.backbone.working().detach().requires_grad_()
+        leaf = (self.backbone.flat if self._copy is None else self._copy).detach().requires_grad_()
         losses = self._losses(self.backbone, leaf, Coefficients(*records), x0, noise, text)
         with torch.autocast(self.device.type, enabled=False):
             losses.sum().backward()  # vmap inside, the sum and the backward pass outside
@@ -94,7 +98,7 @@ class StackedModule(Trained):
             # Each is clipped by its own norm; where that is not finite the variant stops here.
             norms = torch.linalg.vector_norm(leaf.grad, dim=1, dtype=self.backbone.flat.dtype)
             self.note_norm(norms, step)
-            adamw.update(leaf.grad, clip_factors(norms, self.clip_norm), self.diverged_at == 0)
+            adamw.update(leaf.grad, clip_factors(norms, self.clip_norm), self.diverged_at == 0, self._copy)
 
     def _per_variant(self, each: Sequence[Tensor]) -> Tensor:
         """[1, ...] where all variants share it, else [V, ...]."""
@@ -130,13 +134,14 @@ class StackedModule(Trained):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._records = None
+        self._records = self._copy = None
         self._advance: Callable[..., None] = (
             Captured(self._update) if self.compile_mode == "reduce-overhead" else self._update
         )
 
     def on_fit_end(self) -> None:
         del self._advance  # and the memory of its graph
+        self._copy = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
