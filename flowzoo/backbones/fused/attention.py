@@ -195,9 +195,14 @@ def _joint_attention(
     qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     made, sizes = outputs(qkv1, qkv2, heads), _sizes(qkv1, qkv2, norms, heads, norm)
-    w = norms.transpose(0, 1).contiguous()  # [4, G, d]
     _attention_forward[(heads * len(qkv1),)](
-        qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(), bias2.contiguous(), *w.unbind(0), *made, **sizes
+        qkv1.contiguous(),
+        bias1.contiguous(),
+        qkv2.contiguous(),
+        bias2.contiguous(),
+        *norms.contiguous().unbind(1),
+        *made,
+        **sizes,
     )
     return made
 
@@ -219,21 +224,20 @@ def _joint_attention_backward(
     dqkv1 = torch.empty_like(qkv1, memory_format=torch.contiguous_format)
     dqkv2 = torch.empty_like(qkv2, memory_format=torch.contiguous_format)
     sums1 = qkv1.new_empty(n, qkv1.shape[-1], dtype=torch.float32)
-    sums2 = qkv2.new_zeros(n, qkv2.shape[-1], dtype=torch.float32)
     sizes = _sizes(qkv1, qkv2, norms, heads, norm)
-    norm_sums = qkv1.new_zeros(n, heads, 4, sizes["d"], dtype=torch.float32)
-    w = norms.transpose(0, 1).contiguous()
+    sums2 = (qkv2.new_empty if sizes["TWO"] else qkv2.new_zeros)(n, qkv2.shape[-1], dtype=torch.float32)
+    norm_sums = (qkv1.new_empty if sizes["Q2"] else qkv1.new_zeros)(n, heads, 4, sizes["d"], dtype=torch.float32)
     _attention_backward[(heads * n,)](
         do1.contiguous(), do2.contiguous(), o1, o2, sums, qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(),
-        bias2.contiguous(), *w.unbind(0), dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
+        bias2.contiguous(), *norms.contiguous().unbind(1), dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
     )  # fmt: skip
-    d_norms = summed(norm_sums, groups).sum(1)
+    d_norms = summed(norm_sums.flatten(2), groups, norms.dtype).view(norms.shape)
     return (
         dqkv1,
-        summed(sums1, groups).to(bias1.dtype),
+        summed(sums1, groups, bias1.dtype),
         dqkv2,
-        summed(sums2, groups).to(bias2.dtype),
-        (d_norms if norm else torch.zeros_like(d_norms)).to(norms.dtype),
+        summed(sums2, groups, bias2.dtype),
+        d_norms if norm else torch.zeros_like(d_norms),
     )
 
 

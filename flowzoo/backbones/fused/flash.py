@@ -152,13 +152,13 @@ if TRITON:
 ROWS = 64  # tokens of a program's own block
 # Blocks that a program looks at, and how it runs: measured on an H100 with 410 tokens and heads of 64.
 FORWARD = {"K": 64, "num_warps": 4, "num_stages": 3}
-OF_QUERIES = {"K": 32, "num_warps": 4, "num_stages": 4}
-OF_KEYS = {"Q": 32, "num_warps": 4, "num_stages": 3}
+OF_QUERIES = {"K": 32, "num_warps": 4, "num_stages": 4, "maxnreg": 128}
+OF_KEYS = {"Q": 32, "num_warps": 4, "num_stages": 3, "maxnreg": 128}
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """One stream's packed projections, its norms' weights [G, d], and where its tokens are in the sequence."""
+    """One stream's packed projections, its norms' weights, and where its tokens are in the sequence."""
 
     qkv: Tensor
     bias: Tensor
@@ -178,7 +178,7 @@ class _Stream:
 
 def _streams(qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor) -> Iterator[_Stream]:
     """Those that have tokens."""
-    w = norms.transpose(0, 1).contiguous()  # [4, G, d]
+    w = norms.contiguous().unbind(1)
     for at, qkv, bias, first in ((0, qkv1, bias1, 0), (2, qkv2, bias2, qkv1.shape[1])):
         if qkv.shape[1]:
             looks = qkv.shape[-1] == qkv1.shape[-1]
@@ -257,9 +257,9 @@ def _long_attention_backward(
             q, k, v, do, sums, delta, s.qkv, s.bias, s.wk, *made, column=column, **own(s), **sizes, **OF_KEYS
         )
     groups = len(norms)
-    d_bias1, d_bias2 = (summed(x.sum(1), groups).to(bias1.dtype) for x in bias_sums)
-    d_norms = torch.cat([summed(x.sum((1, 2)), groups) for x in norm_sums], 1)
-    return grads[0], d_bias1, grads[1], d_bias2, (d_norms if norm else torch.zeros_like(d_norms)).to(norms.dtype)
+    d_bias1, d_bias2 = (summed(x, groups, bias1.dtype) for x in bias_sums)
+    d_norms = torch.cat([summed(x.flatten(3), groups, norms.dtype) for x in norm_sums], 1).view(norms.shape)
+    return grads[0], d_bias1, grads[1], d_bias2, d_norms if norm else torch.zeros_like(d_norms)
 
 
 @_long_attention_backward.register_fake

@@ -72,7 +72,7 @@ def bias_gelu_backward(dout: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, T
     dy, sums = torch.empty_like(y), y.new_empty(groups, chunks, width, dtype=torch.float32)
     grid = (chunks, triton.cdiv(width, COLUMNS), groups)
     _gelu_backward[grid](dout, y, bias.contiguous(), dy, sums, rows, width, CHUNK=CHUNK, R=ROWS, C=COLUMNS)
-    return dy, summed(sums.flatten(0, 1), groups).to(bias.dtype)
+    return dy, summed(sums, groups, bias.dtype)
 
 
 @bias_gelu_backward.register_fake

@@ -24,10 +24,10 @@ if TRITON:
 
     @triton.jit
     def _normed(x, weight, group, d: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr):
-        """RMS norm and its factors [T, 1]; x itself without NORM."""
+        """RMS norm and its factors [T, 1]; x itself without NORM. weight: one of the four of the first group."""
         if NORM:
             r = tl.rsqrt(tl.sum(x * x, 1) / d + EPS)[:, None]
-            return x * r * tl.load(weight + group * d + tl.arange(0, d)).to(tl.float32)[None], r
+            return x * r * tl.load(weight + group * 4 * d + tl.arange(0, d)).to(tl.float32)[None], r
         else:
             return x, x
 
@@ -46,7 +46,7 @@ if TRITON:
         """Gradients of x and of the norm's weight [d]."""
         if NORM:
             xr = x * r
-            g = dy * tl.load(weight + group * d + tl.arange(0, d)).to(tl.float32)[None]
+            g = dy * tl.load(weight + group * 4 * d + tl.arange(0, d)).to(tl.float32)[None]
             return r * (g - xr * (tl.sum(g * xr, 1)[:, None] / d)), tl.sum(dy * xr, 0)
         else:
             return dy, tl.sum(dy, 0)

@@ -93,6 +93,32 @@ if TRITON:
             tl.store(place + 2 * D, tl.sum(gate_sum, 0), mask=col < D)
             tl.store(place + 3 * D, tl.sum(dx_sum, 0), mask=col < D)
 
+    @triton.jit
+    def _norm_finish(
+        sums, bias, gate, d_shift, d_scale, d_gate, bias_parts, n, chunks, gate_stride, D,
+        C: tl.constexpr, ADD: tl.constexpr,
+    ):  # fmt: skip
+        """Gradients of one sample's vectors from the sums over its chunks, and its part of the bias's gradient."""
+        i = tl.program_id(0).to(tl.int64)
+        col = tl.program_id(1) * C + tl.arange(0, C)
+        ok = col < D
+        shift_sum, scale_sum = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
+        gate_sum, dx_sum = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
+        for chunk in range(chunks):
+            place = sums + (i * chunks + chunk) * (4 if ADD else 2) * D + col
+            shift_sum += tl.load(place, mask=ok, other=0)
+            scale_sum += tl.load(place + D, mask=ok, other=0)
+            if ADD:
+                gate_sum += tl.load(place + 2 * D, mask=ok, other=0)
+                dx_sum += tl.load(place + 3 * D, mask=ok, other=0)
+        tl.store(d_shift + i * D + col, shift_sum, mask=ok)
+        tl.store(d_scale + i * D + col, scale_sum, mask=ok)
+        if ADD:
+            own = tl.load(bias + i // n * D + col, mask=ok, other=0).to(tl.float32)
+            tl.store(d_gate + i * D + col, gate_sum + own * dx_sum, mask=ok)
+            g = tl.load(gate + i * gate_stride + col, mask=ok, other=0).to(tl.float32)
+            tl.store(bias_parts + i * D + col, g * dx_sum, mask=ok)
+
 
 def _sizes(width: int) -> dict[str, int]:
     w = power_of_two(width)
@@ -129,21 +155,31 @@ def _run_forward(
 
 
 def _run_backward(
-    dh: Tensor, dy: Tensor | None, y: Tensor, stats: Tensor, a: Tensor | None, gate: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    dh: Tensor, dy: Tensor | None, y: Tensor, stats: Tensor, update: tuple[Tensor, Tensor, Tensor] | None, scale: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:
+    """Gradients of the sum, of what was added, of shift, scale and gate, and every sample's part of the bias's."""
     n, length, width = y.shape
     sizes = _sizes_backward(n, length, width)
     chunks = triton.cdiv(length, sizes["CHUNK"])
+    add = update is not None
+    a, bias, gate = (y, scale, scale) if update is None else (update[0].contiguous(), update[1].contiguous(), update[2])
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
-    da = None if a is None else torch.empty_like(a, memory_format=torch.contiguous_format)
-    sums = y.new_empty(n, chunks, 2 if a is None else 4, width, dtype=torch.float32)
-    other = scale if gate is None else gate
+    da = torch.empty_like(a) if add else dx
+    sums = y.new_empty(n, chunks, 4 if add else 2, width, dtype=torch.float32)
     _norm_backward[(n, chunks)](
-        dh.contiguous(), dx if dy is None else dy.contiguous(), y.contiguous(), stats.contiguous(),
-        y if a is None else a.contiguous(), other, scale, dx, dx if da is None else da, sums, length,
-        other.stride(0), scale.stride(0), ADD=a is not None, **sizes,
+        dh.contiguous(), dx if dy is None else dy.contiguous(), y.contiguous(), stats.contiguous(), a, gate, scale, dx,
+        da, sums, length, gate.stride(0), scale.stride(0), ADD=add, **sizes,
     )  # fmt: skip
-    return dx, da, sums[:, 0] if chunks == 1 else sums.sum(1)
+    vectors = tuple(scale.new_empty(scale.shape) for _ in range(3 if add else 2))
+    parts = sums.new_empty(n, width) if add else sums
+    _norm_finish[(n, triton.cdiv(width, COLUMNS))](
+        sums, bias, gate, *vectors[:2], vectors[-1], parts, n // len(bias), chunks, gate.stride(0), width,
+        C=COLUMNS, ADD=add,
+    )  # fmt: skip
+    return dx, da, vectors, parts
+
+
+COLUMNS = 256  # that a program finishes
 
 
 @torch.library.custom_op("flowzoo::add_norm", mutates_args=())
@@ -164,20 +200,8 @@ def _add_norm_backward(
     dy: Tensor, dh: Tensor, y: Tensor, stats: Tensor, a: Tensor, bias: Tensor, gate: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, a, bias, gate, shift and scale."""
-    dx, da, sums = _run_backward(dh, dy, y, stats, a, gate, scale)
-    assert da is not None
-    shift_sum, scale_sum, gate_sum, dx_sum = sums.unbind(1)
-    own = bias.float().repeat_interleave(len(gate) // len(bias), 0)
-    half = gate.dtype
-    d_bias = summed(gate * dx_sum, len(bias)).to(bias.dtype)
-    return (
-        dx,
-        da,
-        d_bias,
-        (gate_sum + own * dx_sum).to(half, copy=True),
-        shift_sum.to(half, copy=True),
-        scale_sum.to(half, copy=True),
-    )
+    dx, da, (d_shift, d_scale, d_gate), parts = _run_backward(dh, dy, y, stats, (a, bias, gate), scale)
+    return dx, da, summed(parts, len(bias), bias.dtype), d_gate, d_shift, d_scale
 
 
 @_add_norm_backward.register_fake
@@ -229,8 +253,8 @@ def _(x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("flowzoo::modulated_norm_backward", mutates_args=())
 def _modulated_norm_backward(dh: Tensor, x: Tensor, stats: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, shift and scale."""
-    dx, _, sums = _run_backward(dh, None, x, stats, None, None, scale)
-    return dx, sums[:, 0].to(scale.dtype, copy=True), sums[:, 1].to(scale.dtype, copy=True)
+    dx, _, (d_shift, d_scale), _ = _run_backward(dh, None, x, stats, None, scale)
+    return dx, d_shift, d_scale
 
 
 @_modulated_norm_backward.register_fake
