@@ -142,6 +142,13 @@ def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Sour
     return BuiltStack(formulation, _exact(cfg, backbone), _exact(cfg, autoencoder), text)
 
 
+def stack_of_one(built: Built) -> BuiltStack:
+    """For a run alone, without a second network."""
+    return BuiltStack(
+        StackedFormulation([built.formulation]), StackedBackbone([built.backbone]), built.autoencoder, built.text
+    )
+
+
 def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
     """`train` is needed where statistics of the data are still to be measured."""
     statistics = statistics_of(cfg, folder, train)

@@ -25,13 +25,15 @@ class StackedBackbone(nn.Module):
         first = backbones[0]
         self.shapes = {name: p.shape for name, p in first.named_parameters()}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
-        rows = {id(backbone): self.row(backbone.state_dict()) for backbone in backbones}
-        self.flat = nn.Parameter(torch.stack([rows[id(backbone)] for backbone in backbones]))
-        for other in {id(b): b for b in backbones}.values():
+        distinct = {id(backbone): backbone for backbone in backbones}
+        rows = torch.stack([self.row(backbone.state_dict()) for backbone in distinct.values()])
+        places = [list(distinct).index(id(backbone)) for backbone in backbones]
+        self.flat = nn.Parameter(rows if places == list(range(len(rows))) else rows[places])
+        for other in distinct.values():
             for (name, one), two in zip(first.named_buffers(), other.buffers(), strict=True):
                 if not torch.equal(one, two):
                     raise ValueError(f"buffer {name} differs between variants; allowed: constants, the same for all")
-        self.skeleton = copy.deepcopy(first)  # without weights of its own
+        self.skeleton = copy.deepcopy(first, {id(p): p for p in first.parameters()})  # without weights of its own
         for name in self.shapes:
             owner, _, last = name.rpartition(".")
             self.skeleton.get_submodule(owner).register_parameter(last, None)

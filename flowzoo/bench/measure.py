@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowzoo.bench.report import Report, machine, spread
 from flowzoo.bench.stopwatch import Stopwatch, synchronize
-from flowzoo.build import Built
+from flowzoo.build import autoencoder_of, backbone_of
+from flowzoo.encoders.text import TextEncoders
 
 
 class Measure:
@@ -90,20 +92,21 @@ def peak_gib(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
-def forward_flops(cfg: DictConfig, built: Built) -> float:
+def forward_flops(cfg: DictConfig) -> float:
     """Floating point operations of a network on one image, two for each multiplication and addition of products.
 
-    Counted in the eager forward pass on the CPU, attention as its two products. Elementwise work and normalisation are
-    not counted.
+    Counted in a forward pass that computes nothing, attention as its two products. Elementwise work and normalisation
+    are not counted.
     """
-    size, dtype = built.autoencoder.latent_size(cfg.data.source.image_size), next(built.backbone.parameters()).dtype
-    z = torch.zeros(1, built.autoencoder.channels, size, size, dtype=dtype)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        built.backbone(z, torch.zeros(1), built.text.null(1).to("cpu", dtype))
+    autoencoder = autoencoder_of(cfg, {"mean": [0.0] * 3, "std": [1.0] * 3})
+    text: TextEncoders = instantiate(cfg.text)
+    size, counter = autoencoder.latent_size(cfg.data.source.image_size), FlopCounterMode(display=False)
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        z, label = torch.zeros(1, autoencoder.channels, size, size), torch.zeros(1)
+        backbone_of(cfg, autoencoder, text)(z, label, text.null(1).to("meta"))
     return float(counter.get_total_flops())
 
 
-def training_flops(cfg: DictConfig, built: Built) -> float:
+def training_flops(cfg: DictConfig) -> float:
     """Of a training step of one variant; the backward pass has two products for each of the forward pass's one."""
-    return 3 * cfg.trainer.batch_size * forward_flops(cfg, built)
+    return 3 * cfg.trainer.batch_size * forward_flops(cfg)

@@ -77,11 +77,11 @@ def measure(args: Namespace, report: Report) -> int:
 
         from flowzoo.bench.measure import Measure, forward_flops, peak_gib
         from flowzoo.bench.scored import score_alone, score_together
-        from flowzoo.build import build, device_of, source_of
+        from flowzoo.build import device_of
 
         bench = Measure(args, report, device_of(cfgs[0]))
         bench.product()
-        flops = forward_flops(cfgs[0], build(cfgs[0], Path(folder), source_of(cfgs[0], "train")))
+        flops = forward_flops(cfgs[0])
         rates: dict[str, float] = {}
         for name, score, some in (("stacked", score_together, cfgs), ("solo", score_alone, alone)):
             if name == "solo" and name not in peers:

@@ -64,7 +64,7 @@ def measure(args: Namespace, report: Report) -> int:
         bench.product()
         (folder / "one").mkdir()
         fresh = lambda: build(cfg, folder / "one", source_of(cfg, "train"))  # noqa: E731
-        flops = training_flops(cfg, fresh())
+        flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:

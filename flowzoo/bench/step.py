@@ -51,7 +51,7 @@ def measure(args: Namespace, report: Report) -> int:
         path = Path(folder) / "bench"
         path.mkdir()
         fresh = lambda: build(cfg, path, source_of(cfg, "train"))  # noqa: E731
-        flops = training_flops(cfg, fresh())
+        flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def both(name: str, mode: str | None) -> None:

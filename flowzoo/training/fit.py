@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
 from torch import Tensor
 
-from flowzoo.build import Built, BuiltStack, build_stack, compile_mode_of, device_of, precision_of
+from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of, precision_of, stack_of_one
 from flowzoo.data.loader import Batches
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import TextEncoders
@@ -41,7 +41,7 @@ def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, unt
     Says how far it came and why it ended. Alone on a GPU a run is a stack of one, whose step is one CUDA graph.
     """
     if is_captured(cfg):
-        return fit_stack([cfg], [run], train, val, step_of(run), until)
+        return fit_stack([cfg], [run], stack_of_one(built), train, val, step_of(run), until)
     batches: list[Batches] = []
 
     def stream(on: torch.device, rank: int, world: int) -> Batches:
@@ -87,12 +87,17 @@ def is_captured(cfg: DictConfig) -> bool:
 
 
 def fit_stack(
-    cfgs: Sequence[DictConfig], runs: Sequence[Run], train: Source, val: Source, step: int, until: int | None = None
+    cfgs: Sequence[DictConfig],
+    runs: Sequence[Run],
+    built: BuiltStack,
+    train: Source,
+    val: Source,
+    step: int,
+    until: int | None = None,
 ) -> Outcome:
     """Trains runs that stand at the same `step` together, to the last step or to `until`."""
     cfg = cfgs[0]
     device = device_of(cfg)
-    built = build_stack(cfgs, [run.path for run in runs], train)
     batches: list[Batches] = []
 
     def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:

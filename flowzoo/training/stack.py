@@ -101,7 +101,9 @@ def train_to_the_end(
             stopped |= dict.fromkeys(gone, levels[0])
             continue
         until = min((step for step in (*levels[1:2], halving.after(levels[0])) if step), default=None)
-        outcome = fit_stack([cfgs[i] for i in group], [runs[i] for i in group], train, val, levels[0], until)
+        some, own = [cfgs[i] for i in group], [runs[i] for i in group]
+        built = build_stack(some, [run.path for run in own], train)
+        outcome = fit_stack(some, own, built, train, val, levels[0], until)
         diverged |= {i: step for i, step in zip(group, outcome.diverged_at, strict=True) if step is not None}
         if outcome.interrupted:
             return diverged, stopped, True
