@@ -14,8 +14,8 @@ from flowzoo.encoders.text import Text
 class StackedBackbone(nn.Module):
     """All weights of variant v are row v of `flat` [V, P], P parameters in the order of the backbone.
 
-    One tensor, so that the optimiser, the average, the norms and the clipping of all variants are a few kernels, and
-    the backward pass ends in one concatenation. The rows are cut into the backbone's parameters [V, ...] by views.
+    One tensor, so that the optimiser, the average, the norms and the clipping of all variants are a few kernels. The
+    rows are cut into the backbone's parameters [V, ...] by views.
     vmap goes around the network only: losses are summed and differentiated outside.
     """
 
@@ -74,18 +74,17 @@ class StackedBackbone(nn.Module):
         """What the state_dict of one variant's backbone is, from its [P] weights."""
         return self.cut(row) | self.skeleton.state_dict()
 
-    def call(self, flat: Tensor, z: Tensor, label: Tensor, text: Text) -> Tensor:
-        """As `forward`, with weights [V, P] that are given."""
+    def call(self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
+        """As `forward`, with weights by name [V, *shape] that are given."""
         own = text.tokens[0].ndim == 4
-        weights = self.cut(flat)
-        if len(flat) == 1:  # whatever vmap knows, a network alone runs
+        if len(z) == 1:  # whatever vmap knows, a network alone runs
             alone = {name: w.squeeze(0) for name, w in weights.items()}
             return self._one(alone, z.squeeze(0), label.squeeze(0), text.rows(0) if own else text)[None]
-        return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(weights, z, label, text)
+        return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
 
     def _one(self, weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
         return functional_call(self.skeleton, weights, (z, label, text))
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""
-        return self.call(self.working(), z, label, text)
+        return self.call(self.cut(self.working()), z, label, text)

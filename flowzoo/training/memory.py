@@ -12,7 +12,7 @@ from flowzoo.data.memory import free_memory
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Coefficients
 from flowzoo.training.optimizer import Optimizer, StackedAdamW
-from flowzoo.training.stacked import stacked_losses
+from flowzoo.training.stacked import differentiate, stacked_losses
 
 SHARE = 0.85  # of the free memory: the rest is for data, fragments and the shared batch
 # Copies of the weights that a step holds: weights, two moments, average, gradient, its clipped copy, and three
@@ -67,13 +67,12 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     ones = torch.ones(variants, device=device)
     half = "bf16" in precision_of(cfg, device)
     copy = stack.flat.detach().bfloat16() if half else None
+    gradient = torch.empty_like(stack.flat if copy is None else copy)
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            leaf = (stack.flat if copy is None else copy).detach().requires_grad_()
-            loss = stacked_losses(stack, leaf, c, z[None], z[None], text).sum()
-        loss.backward()
-        assert leaf.grad is not None
-        adamw.update(leaf.grad, ones, ones > 0, copy)
+            weights = stack.flat.detach() if copy is None else copy
+            differentiate(stacked_losses, stack, weights, gradient, c, z[None], z[None], text)
+        adamw.update(gradient, ones, ones > 0, copy)
     average = stack.flat.nbytes
     return (torch.cuda.max_memory_allocated(device) - before + average) / variants
 

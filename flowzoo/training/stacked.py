@@ -62,6 +62,7 @@ class StackedModule(Trained):
         # What is differentiated with mixed precision: the weights in the lower one, so that their gradient is of that,
         # too. Made at the first step of a fit, when all that is restored is, and kept up to date by the optimiser.
         self._copy: Tensor | None = None
+        self._gradient: Tensor | None = None  # [V, P] in the precision of what is differentiated
         self.compile_mode = compile_mode
         self._losses: Callable[..., Tensor] = (
             torch.compile(stacked_losses, dynamic=False) if compile_mode == "default" else stacked_losses
@@ -81,24 +82,27 @@ class StackedModule(Trained):
             kept = draws.kept(seed, step, self.text, len(batch.images), device)
             texts.append(self.text.drop(batch.text, kept))
         x0, noise = self._per_variant(x0s), self._per_variant(eps)
-        if self._copy is None and (working := self.backbone.working()) is not self.backbone.flat:
-            self._copy = working.detach()
+        if self._gradient is None:
+            working = self.backbone.working().detach()
+            self._copy = None if working.dtype == self.backbone.flat.dtype else working
+            self._gradient = torch.empty_like(working)
         self._advance(x0, noise, self._text(texts), *self._at(step, len(x0s[0]), x0.dtype))
 
     def _update(self, x0: Tensor, noise: Tensor, text: Text, *records: Tensor) -> None:
         """From images and draws to weights. On a GPU one CUDA graph: only the values of tensors may change."""
-        leaf = (self.backbone.flat if self._copy is None else self._copy).detach().requires_grad_()
-        losses = self._losses(self.backbone, leaf, Coefficients(*records), x0, noise, text)
+        assert self._gradient is not None
+        weights = self.backbone.flat if self._copy is None else self._copy
+        losses = differentiate(
+            self._losses, self.backbone, weights, self._gradient, Coefficients(*records), x0, noise, text
+        )
         with torch.autocast(self.device.type, enabled=False):
-            losses.sum().backward()  # vmap inside, the sum and the backward pass outside
-            assert leaf.grad is not None
             adamw = self._adamw()
             step = adamw.finished + 1
             self.note_loss(losses, step)
             # Each is clipped by its own norm; where that is not finite the variant stops here.
-            norms = torch.linalg.vector_norm(leaf.grad, dim=1, dtype=self.backbone.flat.dtype)
+            norms = torch.linalg.vector_norm(self._gradient, dim=1, dtype=self.backbone.flat.dtype)
             self.note_norm(norms, step)
-            adamw.update(leaf.grad, clip_factors(norms, self.clip_norm), self.diverged_at == 0, self._copy)
+            adamw.update(self._gradient, clip_factors(norms, self.clip_norm), self.diverged_at == 0, self._copy)
 
     def _per_variant(self, each: Sequence[Tensor]) -> Tensor:
         """[1, ...] where all variants share it, else [V, ...]."""
@@ -134,14 +138,14 @@ class StackedModule(Trained):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._records = self._copy = None
+        self._records = self._copy = self._gradient = None
         self._advance: Callable[..., None] = (
             Captured(self._update) if self.compile_mode == "reduce-overhead" else self._update
         )
 
     def on_fit_end(self) -> None:
         del self._advance  # and the memory of its graph
-        self._copy = None
+        self._copy = self._gradient = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -152,12 +156,25 @@ class StackedModule(Trained):
         return prefixed(self.backbone.member(row)), member_ema(self.backbone, self.ema.state_dict(), i)
 
 
-def stacked_losses(
-    backbone: StackedBackbone, flat: Tensor, c: Coefficients, x0: Tensor, eps: Tensor, text: Text
+def differentiate(
+    losses_of: Callable[..., Tensor], backbone: StackedBackbone, flat: Tensor, gradient: Tensor, *inputs: Any
 ) -> Tensor:
-    """[V] from weights [V, P], records [V, B], images and noise [V or 1, B, C, H, W] and the text."""
+    """The losses [V] with weights `flat` [V, P]; their gradients go to `gradient` [V, P]."""
+    leaves = {name: w.detach().requires_grad_() for name, w in backbone.cut(flat).items()}
+    losses = losses_of(backbone, leaves, *inputs)
+    with torch.autocast(flat.device.type, enabled=False):
+        # vmap inside, the sum and the backward pass outside
+        grads = torch.autograd.grad(losses.sum(), tuple(leaves.values()), materialize_grads=True)
+        torch._foreach_copy_(list(backbone.cut(gradient).values()), list(grads))
+    return losses.detach()
+
+
+def stacked_losses(
+    backbone: StackedBackbone, weights: Mapping[str, Tensor], c: Coefficients, x0: Tensor, eps: Tensor, text: Text
+) -> Tensor:
+    """[V] from weights by name [V, *shape], records [V, B], images and noise [V or 1, B, C, H, W] and the text."""
     image = c.image()
-    out = backbone.call(flat, image.c_in * image.z(x0, eps), c.label.float(), text)
+    out = backbone.call(weights, image.c_in * image.z(x0, eps), c.label.float(), text)
     return (image.weight * (out.to(x0.dtype) - image.target(x0, eps)).square()).flatten(1).mean(1)
 
 
