@@ -203,7 +203,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of [B, heads, L, d], heads joined again: [B, L, D]."""
     # The norms of queries and keys leave autocast's precision; the fastest kernel wants all three alike.
     q, k = q.to(v.dtype), k.to(v.dtype)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    fits = fused.wanted(v) and v.shape[-1] in fused.HEADS
+    attention = fused.attend if fits else F.scaled_dot_product_attention
+    return attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def attend_jointly(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list[Tensor]:

@@ -14,10 +14,14 @@ from flowzoo.backbones.parts import QKV, Tokens, attend_jointly
 LAWS = Path(__file__).with_name("fused_laws.py")
 
 
+GPU = pytest.param("0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+
+
 @pytest.mark.skipif(not fused.TRITON, reason="Triton is not installed")
-def test_kernels_are_what_they_stand_for() -> None:
+@pytest.mark.parametrize("interpreted", ["1", GPU])
+def test_kernels_are_what_they_stand_for(interpreted: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": interpreted}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from flowzoo.backbones.fused.apart import attend
 from flowzoo.backbones.fused.attention import LONGEST, joint_attention
 from flowzoo.backbones.fused.flash import long_attention
 from flowzoo.backbones.fused.gelu import bias_gelu
@@ -25,6 +26,7 @@ __all__ = [
     "LONGEST",
     "TRITON",
     "add_norm",
+    "attend",
     "bias_gelu",
     "joint_attention",
     "long_attention",

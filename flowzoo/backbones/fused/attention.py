@@ -13,7 +13,7 @@ from torch import Tensor
 from flowzoo.backbones.fused.heads import LOG2_E, outputs, with_way_back
 from flowzoo.backbones.fused.operator import EPS, TRITON, power_of_two, summed
 
-LONGEST = 128  # tokens of a stream
+LONGEST = 64  # tokens of a stream: of more a program cannot hold all
 
 if TRITON:
     import triton
@@ -186,7 +186,7 @@ def _sizes(qkv1: Tensor, qkv2: Tensor, weights: Tensor, heads: int, norm: bool) 
         **{"H": heads, "n": len(qkv1) // len(weights), "LQ": qkv1.shape[1] + (qkv2.shape[1] if queries else 0)},
         **{"scale": d**-0.5, "log2_scale": d**-0.5 * LOG2_E, "T1": t1, "T2": t2, "d": d},
         **{"TWO": two, "Q2": two and queries, "NORM": norm, "EPS": EPS},
-        "num_warps": 4 if t1 <= 64 else 8,
+        "num_warps": 4,
     }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowzoo.backbones.fused.operator import TRITON, under_vmap
 
-HEADS = (16, 32, 64, 128)  # widths of a head
+HEADS = (16, 32, 64)  # widths of a head
 LOG2_E = 1.4426950408889634
 
 if TRITON:
