@@ -12,10 +12,10 @@ from flowzoo.backbones.parts import (
     Stream,
     TextEmbedding,
     Tokens,
+    Updated,
     attend,
     attend_jointly,
     linear,
-    modulate,
     norm,
     width_and_heads,
     zeroed,
@@ -33,13 +33,15 @@ class CrossBlock(Stream):
         self.cross_kv = KV(width, heads, qk_norm)
         self.cross_out = zeroed(linear(width, width))
 
-    def forward(self, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
-        """x [B, N, D] image, y [B, L, D] text, c [B, D] -> as x."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(c)
-        (attended,) = attend_jointly([self.qkv], [modulate(x, shift, scale)])
-        x = x + gate * self.out(attended)
-        x = x + self.cross_out(attend(*self.cross_q(norm(x)), *self.cross_kv(y)))
-        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+    def forward(self, tokens: Tokens, y: Tensor, c: Tensor) -> Tokens:
+        """tokens: image [B, N, D]; y [B, L, D] text, c [B, D] -> image."""
+        shift, scale, gate, *of_mlp = self.modulation(c)
+        x, h = tokens.normed(shift, scale)
+        (attended,) = attend_jointly([self.qkv], [h])
+        zero, one = torch.zeros_like(gate), torch.ones_like(gate)
+        x, h = Updated(x, attended, self.out, gate).normed(zero, zero)
+        crossed = attend(*self.cross_q(h), *self.cross_kv(y))
+        return self.feed_forward(Updated(x, crossed, self.cross_out, one), *of_mlp)
 
 
 class CrossDiT(nn.Module):
@@ -70,8 +72,8 @@ class CrossDiT(nn.Module):
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [B, C, H, W], label [B] in 0..1000 -> [B, C, H, W]."""
         c = self.condition(label, text.pooled)  # [B, D]
-        x = self.image(z)  # [B, N, D]
+        tokens = Tokens(self.image(z))  # [B, N, D]
         y = norm(torch.cat(self.text(text.tokens), dim=1))  # [B, sum L_i, D]
         for block in self.blocks:
-            x = block(x, y, c)
-        return self.final(Tokens(x), c, z)
+            tokens = block(tokens, y, c)
+        return self.final(tokens, c, z)

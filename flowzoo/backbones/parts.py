@@ -259,13 +259,17 @@ class Stream(nn.Module):
 
     def after_attention(self, x: Tensor, attended: Tensor, vectors: Sequence[Tensor]) -> Updated:
         """The rest of the block: x [B, L, D], what attention gave [B, L, D], and the last four of the modulation."""
-        gate, shift_mlp, scale_mlp, gate_mlp = vectors
-        x, h = Updated(x, attended, self.out, gate).normed(shift_mlp, scale_mlp)
+        gate, *of_mlp = vectors
+        return self.feed_forward(Updated(x, attended, self.out, gate), *of_mlp)
+
+    def feed_forward(self, tokens: Tokens, shift: Tensor, scale: Tensor, gate: Tensor) -> Updated:
+        """The MLP with its norm and gate."""
+        x, h = tokens.normed(shift, scale)
         first, gelu, last = self.mlp
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
         hidden = fused.bias_gelu(*unbiased(first, h)) if fused.wanted(h) else gelu(first(h))
-        return Updated(x, hidden, last, gate_mlp)
+        return Updated(x, hidden, last, gate)
 
 
 class JointBlock(nn.Module):
