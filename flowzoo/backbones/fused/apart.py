@@ -16,21 +16,20 @@ if TRITON:
     from flowzoo.backbones.fused.flash import _flash_forward, _flash_keys, _flash_queries
 
 
-def _sizes(q: Tensor, k: Tensor) -> dict[str, Any]:
-    d = q.shape[-1]
-    return {"LQ": q.shape[2], "LK": k.shape[2], "D": d, "H": 1, "d": d, "log2_scale": d**-0.5 * LOG2_E, "ROWS": ROWS}
-
-
-def _grid(x: Tensor) -> tuple[int, int]:
-    return -(-x.shape[2] // ROWS), x.shape[0] * x.shape[1]
+def _launch(own: Tensor, q: Tensor, k: Tensor) -> tuple[tuple[int], dict[str, Any]]:
+    """Grid and sizes for blocks of `own`, queries or keys."""
+    n, heads, length, d = own.shape
+    blocks = -(-length // ROWS)
+    sizes = {"first": 0, "L": length, "blocks": blocks, "LQ": q.shape[2], "LK": k.shape[2], "D": d, "H": 1, "d": d}
+    return (blocks * n * heads,), {**sizes, "log2_scale": d**-0.5 * LOG2_E, "ROWS": ROWS}
 
 
 @torch.library.custom_op("flowzoo::attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Output, and logarithms of the sums of weights [N, heads, LQ]."""
     o, sums = _like(q)
-    sizes = {"first": 0, "L": q.shape[2], **_sizes(q, k), **FORWARD}
-    _flash_forward[_grid(q)](q.contiguous(), k.contiguous(), v.contiguous(), o, sums, **sizes)
+    grid, sizes = _launch(q, q, k)
+    _flash_forward[grid](q.contiguous(), k.contiguous(), v.contiguous(), o, sums, **sizes, **FORWARD)
     return o, sums
 
 
@@ -47,19 +46,19 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _attention_backward(
     grad: Tensor, o: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    q, k, v, d = q.contiguous(), k.contiguous(), v.contiguous(), q.shape[-1]
     do, delta = torch.empty_like(q), torch.empty_like(sums)
-    dq, dkv = torch.empty_like(q), k.new_empty(*k.shape[:-1], 2 * k.shape[-1])
-    sizes = {"first": 0, "n": 1, **_sizes(q, k), "scale": q.shape[-1] ** -0.5, "NORM": False, "EPS": EPS}
-    # What the kernels sum for biases and norms goes here, and what they would read of those is never used.
-    unread = q.new_zeros(2 * q.shape[-1])
-    d, (n, heads) = q.shape[-1], q.shape[:2]
-    rest = sums.new_empty(2, n * heads, max(_grid(q)[0], _grid(k)[0]), 2 * d)
-    own = {"L": q.shape[2], "W": d}
+    dq, dkv = torch.empty_like(q), k.new_empty(*k.shape[:-1], 2 * d)
+    # What the kernels sum for biases and norms goes to `rest`, and what they are given of those is never used.
+    of_queries, of_keys = _launch(q, q, k), _launch(k, q, k)
+    unread, rest = q.new_zeros(2 * d), sums.new_empty(2, max(of_queries[0][0], of_keys[0][0]), 2 * d)
+    common = {"n": q.shape[0] * q.shape[1], "scale": d**-0.5, "NORM": False, "EPS": EPS}
     given = (grad.contiguous(), o, q, k, v, sums, do, delta, q, unread, unread, dq, *rest)
-    _flash_queries[_grid(q)](*given, **own, **sizes, **OF_QUERIES)
-    own = {"L": k.shape[2], "W": 2 * d, "column": 0}
-    _flash_keys[_grid(k)](q, k, v, do, sums, delta, dkv, unread, unread, dkv, *rest, **own, **sizes, **OF_KEYS)
+    grid, sizes = of_queries
+    _flash_queries[grid](*given, W=d, **sizes, **common, **OF_QUERIES)
+    grid, sizes = of_keys
+    given = (q, k, v, do, sums, delta, dkv, unread, unread, dkv, *rest)
+    _flash_keys[grid](*given, W=2 * d, column=0, **sizes, **common, **OF_KEYS)
     dk, dv = (x.contiguous() for x in dkv.chunk(2, -1))
     return dq, dk, dv
 

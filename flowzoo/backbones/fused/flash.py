@@ -23,15 +23,19 @@ if TRITON:
     from flowzoo.backbones.fused.heads import _load, _norm_back, _normed, _part, _store
 
     @triton.jit
+    def _own(blocks, H, ROWS: tl.constexpr):
+        """A program's rows of its stream, its place among all heads, sample and head. Blocks of a head come together."""
+        block, at = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
+        return block * ROWS + tl.arange(0, ROWS), at, at // H, at % H
+
+    @triton.jit
     def _join(
-        qkv, bias, wq, wk, q, k, v, first, L, W, LQ, LK, D, H, n,
+        qkv, bias, wq, wk, q, k, v, first, L, blocks, W, LQ, LK, D, H, n,
         d: tl.constexpr, ROWS: tl.constexpr, Q: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         """One stream's tokens to their places in the sequence, from `first` on."""
-        at = tl.program_id(1).to(tl.int64)  # of sample and head
-        i, head = at // H, at % H * d
-        group = i // n
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+        row, at, i, h = _own(blocks, H, ROWS)
+        head, group = h * d, i // n
         own = D if Q else 0  # a stream without queries begins with its keys
         # The stores' masks know the stream's length alone; rows of the sequence are counted from its first.
         if Q:
@@ -44,12 +48,11 @@ if TRITON:
 
     @triton.jit
     def _flash_forward(
-        q, k, v, o, sums, first, L, LQ, LK, D, H, log2_scale,
+        q, k, v, o, sums, first, L, blocks, LQ, LK, D, H, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr,
     ):  # fmt: skip
         """Output of a block of one stream's queries, and the logarithms to base 2 of their sums of weights."""
-        at = tl.program_id(1).to(tl.int64)
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+        row, at, i, h = _own(blocks, H, ROWS)
         k += at * LK * d
         v += at * LK * d
         x = _load(q + (at * LQ + first) * d, 0, row, L, d, 0, d)
@@ -64,7 +67,7 @@ if TRITON:
             total = total * shrink + tl.sum(p, 1)
             out = tl.dot(p.to(x.dtype), _load(v, 0, key, LK, d, 0, d), out * shrink[:, None])
             m = highest
-        _store(o, out / total[:, None], at // H, row, L, D, at % H * d, d)
+        _store(o, out / total[:, None], i, row, L, D, h * d, d)
         tl.store(sums + at * LQ + first + row, m + tl.log2(total), mask=row < L)
 
     @triton.jit
@@ -83,13 +86,11 @@ if TRITON:
     @triton.jit
     def _flash_queries(
         do_stream, o, q, k, v, sums, do, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
-        first, L, W, LQ, LK, D, H, n, scale, log2_scale,
+        first, L, blocks, W, LQ, LK, D, H, n, scale, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         """Gradients of a block of queries. Leaves the outputs' gradient by head, and its products with the outputs."""
-        block, at = tl.program_id(0), tl.program_id(1).to(tl.int64)
-        i, h = at // H, at % H
-        row = block * ROWS + tl.arange(0, ROWS)
+        row, at, i, h = _own(blocks, H, ROWS)
         k += at * LK * d
         v += at * LK * d
         x = _load(q + (at * LQ + first) * d, 0, row, L, d, 0, d)
@@ -107,7 +108,7 @@ if TRITON:
             ds = p * (tl.dot(g, tl.trans(_load(v, 0, key, LK, d, 0, d))) - mean[:, None])
             # weights of keys beyond the end may be infinite, and infinity times 0 is not 0
             dx = tl.dot(tl.where((key < LK)[None], ds, 0).to(y.dtype), y, dx)
-        part = i * tl.num_programs(0) + block
+        part = i * blocks + tl.program_id(0) % blocks
         bias_sums += part * W
         norm_sums += (part * H + h) * 2 * d
         _apart(
@@ -117,13 +118,11 @@ if TRITON:
     @triton.jit
     def _flash_keys(
         q, k, v, do, sums, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
-        first, L, W, LQ, LK, D, H, n, column, scale, log2_scale,
+        first, L, blocks, W, LQ, LK, D, H, n, column, scale, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, Q: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         """Gradients of a block of keys and values. Scores are transposed: weights never change their place."""
-        block, at = tl.program_id(0), tl.program_id(1).to(tl.int64)
-        i, h = at // H, at % H
-        row = block * ROWS + tl.arange(0, ROWS)
+        row, at, i, h = _own(blocks, H, ROWS)
         q += at * LQ * d
         do += at * LQ * d
         y = _load(k + (at * LK + first) * d, 0, row, L, d, 0, d)
@@ -138,7 +137,7 @@ if TRITON:
             p = tl.exp2(tl.dot(y, tl.trans(x)) * log2_scale - total[None])
             dv = tl.dot(p.to(g.dtype), g, dv)
             dk = tl.dot((p * (tl.dot(z, tl.trans(g)) - mean[None])).to(x.dtype), x, dk)
-        part = i * tl.num_programs(0) + block
+        part = i * blocks + tl.program_id(0) % blocks
         bias_sums += part * W
         norm_sums += (part * H + h) * 2 * d + d
         _store(dqkv, dv, i, row, L, W, column + D + h * d, d)
@@ -202,14 +201,14 @@ def _long_attention(
     streams = list(_streams(qkv1, bias1, qkv2, bias2, norms))
     sizes = {"LQ": queries, "LK": keys, "D": width, "H": heads, "d": d, "ROWS": ROWS}
     for s in streams:
-        own = {"first": s.first, "L": s.length, "W": s.qkv.shape[-1], "Q": s.looks}
-        _join[(s.blocks, n * heads)](
+        own = {"first": s.first, "L": s.length, "blocks": s.blocks, "W": s.qkv.shape[-1], "Q": s.looks}
+        _join[(s.blocks * n * heads,)](
             s.qkv, s.bias, s.wq, s.wk, q, k, v, n=n // len(norms), NORM=norm, EPS=EPS, **own, **sizes
         )
     for s, o in zip(streams, (o1, o2), strict=False):
         if s.looks:
-            own = {"first": s.first, "L": s.length, "log2_scale": d**-0.5 * LOG2_E}
-            _flash_forward[(s.blocks, n * heads)](q, k, v, o, sums, **own, **sizes, **FORWARD)
+            own = {"first": s.first, "L": s.length, "blocks": s.blocks, "log2_scale": d**-0.5 * LOG2_E}
+            _flash_forward[(s.blocks * n * heads,)](q, k, v, o, sums, **own, **sizes, **FORWARD)
     return o1, o2, sums, q, k, v
 
 
@@ -245,15 +244,15 @@ def _long_attention_backward(
         **{"LQ": queries, "LK": keys, "D": width, "H": heads, "n": n // len(norms), "scale": d**-0.5},
         **{"log2_scale": d**-0.5 * LOG2_E, "d": d, "ROWS": ROWS, "NORM": norm, "EPS": EPS},
     }
-    own = lambda s: {"first": s.first, "L": s.length, "W": s.qkv.shape[-1]}  # noqa: E731
+    own = lambda s: {"first": s.first, "L": s.length, "blocks": s.blocks, "W": s.qkv.shape[-1]}  # noqa: E731
     # queries first: the other kernel needs what they leave
     for (s, *made), do_stream, o in zip(streams, (do1, do2), (o1, o2), strict=False):
         if s.looks:
             given = (do_stream.contiguous(), o, q, k, v, sums, do, delta, s.qkv, s.bias, s.wq)
-            _flash_queries[(s.blocks, n * heads)](*given, *made, **own(s), **sizes, **OF_QUERIES)
+            _flash_queries[(s.blocks * n * heads,)](*given, *made, **own(s), **sizes, **OF_QUERIES)
     for s, *made in streams:
         column = width if s.looks else 0
-        _flash_keys[(s.blocks, n * heads)](
+        _flash_keys[(s.blocks * n * heads,)](
             q, k, v, do, sums, delta, s.qkv, s.bias, s.wk, *made, column=column, **own(s), **sizes, **OF_KEYS
         )
     groups = len(norms)
