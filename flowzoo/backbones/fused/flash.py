@@ -24,7 +24,7 @@ if TRITON:
 
     @triton.jit
     def _own(blocks, H, ROWS: tl.constexpr):
-        """A program's rows of its stream, its place among all heads, sample and head. Blocks of a head come together."""
+        """Rows of its stream, place among all heads, sample and head of a program. Blocks of a head are together."""
         block, at = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
         return block * ROWS + tl.arange(0, ROWS), at, at // H, at % H
 
