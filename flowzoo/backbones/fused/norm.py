@@ -126,6 +126,7 @@ def _sizes(width: int) -> dict[str, int]:
 
 
 PROGRAMS = 1024  # at least so many on the way back, if there are rows for them
+COLUMNS = 256  # whose sums one program finishes
 
 
 def _sizes_backward(n: int, length: int, width: int) -> dict[str, int]:
@@ -177,9 +178,6 @@ def _run_backward(
         C=COLUMNS, ADD=add,
     )  # fmt: skip
     return dx, da, vectors, parts
-
-
-COLUMNS = 256  # that a program finishes
 
 
 @torch.library.custom_op("flowzoo::add_norm", mutates_args=())
