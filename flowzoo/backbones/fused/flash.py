@@ -21,6 +21,7 @@ if TRITON:
     import triton.language as tl
 
     from flowzoo.backbones.fused.heads import _load, _norm_back, _normed, _part, _store
+    from flowzoo.backbones.fused.operator import kernel
 
     @triton.jit
     def _own(blocks, H, ROWS: tl.constexpr):
@@ -28,7 +29,7 @@ if TRITON:
         block, at = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
         return block * ROWS + tl.arange(0, ROWS), at, at // H, at % H
 
-    @triton.jit
+    @kernel
     def _join(
         qkv, bias, wq, wk, q, k, v, first, L, blocks, W, LQ, LK, D, H, n,
         d: tl.constexpr, ROWS: tl.constexpr, Q: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
@@ -46,7 +47,7 @@ if TRITON:
         x = _part(qkv, bias, i, group, row, L, W, own + D + head, d)
         _store(v + (at * LK + first) * d, x, 0, row, L, d, 0, d)
 
-    @triton.jit
+    @kernel
     def _flash_forward(
         q, k, v, o, sums, first, L, blocks, LQ, LK, D, H, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr,
@@ -83,7 +84,7 @@ if TRITON:
         tl.store(bias_sums + column + tl.arange(0, d), tl.sum(dx, 0))
         tl.store(norm_sums + tl.arange(0, d), dw)
 
-    @triton.jit
+    @kernel
     def _flash_queries(
         do_stream, o, q, k, v, sums, do, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
         first, L, blocks, W, LQ, LK, D, H, n, scale, log2_scale,
@@ -115,7 +116,7 @@ if TRITON:
             dx * scale, qkv, bias, weight, dqkv, bias_sums, norm_sums, i, i // n, row, L, W, h * d, d, NORM, EPS
         )  # fmt: skip
 
-    @triton.jit
+    @kernel
     def _flash_keys(
         q, k, v, do, sums, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
         first, L, blocks, W, LQ, LK, D, H, n, column, scale, log2_scale,

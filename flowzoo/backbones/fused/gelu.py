@@ -9,13 +9,15 @@ if TRITON:
     import triton
     import triton.language as tl
 
+    from flowzoo.backbones.fused.operator import kernel
+
     @triton.jit
     def _tanh_form(u):
         """The sigmoid s for which GELU is u s, and its derivative's inner factor (Hendrycks & Gimpel 2016)."""
         inner = 1.5957691216057308 * (u + 0.044715 * u * u * u)  # 2 sqrt(2 / pi)
         return tl.sigmoid(inner), 1.5957691216057308 * (1 + 0.134145 * u * u)
 
-    @triton.jit
+    @kernel
     def _gelu_forward(y, bias, out, rows, F, R: tl.constexpr, C: tl.constexpr):
         group = tl.program_id(2).to(tl.int64)
         r, c = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1) * C + tl.arange(0, C)
@@ -26,7 +28,7 @@ if TRITON:
         s, _ = _tanh_form(u)
         tl.store(out + at, u * s, mask=ok)
 
-    @triton.jit
+    @kernel
     def _gelu_backward(dout, y, bias, dy, sums, rows, F, CHUNK: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
         group, chunk = tl.program_id(2).to(tl.int64), tl.program_id(0)
         c = tl.program_id(1) * C + tl.arange(0, C)

@@ -11,6 +11,8 @@ if TRITON:
     import triton
     import triton.language as tl
 
+    from flowzoo.backbones.fused.operator import kernel
+
     @triton.jit
     def _rows(first, i, L, D: tl.constexpr, R: tl.constexpr, W: tl.constexpr):
         """Where R tokens of sample i from `first` on lie, and which of the places exist."""
@@ -37,7 +39,7 @@ if TRITON:
         place = stats + (i * L + row) * 2
         return tl.load(place, mask=row < L, other=0), tl.load(place + 1, mask=row < L, other=0)
 
-    @triton.jit
+    @kernel
     def _norm_forward(
         x, a, bias, gate, shift, scale, y, h, stats, L, n, gate_stride, shift_stride, scale_stride,
         D: tl.constexpr, W: tl.constexpr, R: tl.constexpr, ADD: tl.constexpr, EPS: tl.constexpr,
@@ -58,7 +60,7 @@ if TRITON:
         out = normed * (1 + _vector(scale, i, scale_stride, D, W)) + _vector(shift, i, shift_stride, D, W)
         tl.store(h + at, out, mask=ok)
 
-    @triton.jit
+    @kernel
     def _norm_backward(
         dh, dy, y, stats, a, gate, scale, dx, da, sums, L, gate_stride, scale_stride,
         D: tl.constexpr, W: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr, ADD: tl.constexpr,
@@ -93,7 +95,7 @@ if TRITON:
             tl.store(place + 2 * D, tl.sum(gate_sum, 0), mask=col < D)
             tl.store(place + 3 * D, tl.sum(dx_sum, 0), mask=col < D)
 
-    @triton.jit
+    @kernel
     def _norm_finish(
         sums, bias, gate, d_shift, d_scale, d_gate, bias_parts, n, chunks, gate_stride, D,
         C: tl.constexpr, ADD: tl.constexpr,

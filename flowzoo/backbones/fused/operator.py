@@ -19,8 +19,10 @@ EPS = 1e-6  # of every norm
 
 
 if TRITON:
+    # Of kernels that are launched: compiled once for all lengths and numbers, not anew for those that 16 divides.
+    kernel = triton.jit(do_not_specialize=("first", "L", "blocks", "LQ", "LK", "n", "rows", "chunks"))
 
-    @triton.jit
+    @kernel
     def _sum_rows(x, out, rows, C, SLICE: tl.constexpr, R: tl.constexpr, W: tl.constexpr):
         part, group = tl.program_id(1), tl.program_id(2).to(tl.int64)
         col = tl.program_id(0) * W + tl.arange(0, W)[None]
