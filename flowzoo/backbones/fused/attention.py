@@ -241,15 +241,6 @@ def _joint_attention_backward(
     )
 
 
-@_joint_attention_backward.register_fake
-def _(
-    do1: Tensor, do2: Tensor, o1: Tensor, o2: Tensor, sums: Tensor, qkv1: Tensor, bias1: Tensor, qkv2: Tensor,
-    bias2: Tensor, norms: Tensor, heads: int, norm: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    a, b, c, d, e = (x.new_empty(x.shape) for x in (qkv1, bias1, qkv2, bias2, norms))
-    return a, b, c, d, e
-
-
 with_way_back(_joint_attention, _joint_attention_backward)
 
 

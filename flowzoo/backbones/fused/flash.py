@@ -262,15 +262,6 @@ def _long_attention_backward(
     return grads[0], d_bias1, grads[1], d_bias2, d_norms if norm else torch.zeros_like(d_norms)
 
 
-@_long_attention_backward.register_fake
-def _(
-    do1: Tensor, do2: Tensor, o1: Tensor, o2: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor,
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    a, b, c, d, e = (x.new_empty(x.shape) for x in (qkv1, bias1, qkv2, bias2, norms))
-    return a, b, c, d, e
-
-
 with_way_back(_long_attention, _long_attention_backward)
 
 

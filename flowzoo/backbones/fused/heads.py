@@ -63,7 +63,7 @@ def outputs(qkv1: Tensor, qkv2: Tensor, heads: int) -> tuple[Tensor, Tensor, Ten
 def with_way_back(op: Any, backward: Any) -> None:
     """For operators of both kinds of attention, whose first outputs are those of the streams: derivative, vmap's rule.
 
-    backward(gradients of the two, *outputs, *inputs).
+    backward(gradients of the two, *outputs, *inputs) gives the gradients of both projections, biases, and the norms.
     """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -75,6 +75,11 @@ def with_way_back(op: Any, backward: Any) -> None:
         o1, o2, *rest = ctx.saved_tensors
         do1, do2 = (torch.zeros_like(o) if do is None else do for do, o in ((do1, o1), (do2, o2)))
         return *backward(do1, do2, o1, o2, *rest, ctx.heads, ctx.norm), None, None
+
+    @backward.register_fake
+    def _(*args: Any) -> tuple[Tensor, ...]:
+        *_, qkv1, bias1, qkv2, bias2, norms, _, _ = args
+        return tuple(x.new_empty(x.shape) for x in (qkv1, bias1, qkv2, bias2, norms))
 
     op.register_autograd(way_back, setup_context=setup)
     op.register_vmap(under_vmap(op))
