@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowzoo.encoders.text import Text
+
+# Under vmap the memory-efficient one fails in its backward pass, at most lengths ("LSE is not correctly aligned").
+VMAPPED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 class StackedBackbone(nn.Module):
@@ -80,7 +84,8 @@ class StackedBackbone(nn.Module):
         if len(z) == 1:  # whatever vmap knows, a network alone runs
             alone = {name: w.squeeze(0) for name, w in weights.items()}
             return self._one(alone, z.squeeze(0), label.squeeze(0), text.rows(0) if own else text)[None]
-        return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
+        with sdpa_kernel(VMAPPED):
+            return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
 
     def _one(self, weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
         return functional_call(self.skeleton, weights, (z, label, text))

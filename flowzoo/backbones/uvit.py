@@ -24,6 +24,13 @@ from flowzoo.backbones.positions import Grid, Interpolated, PositionalEncoding
 from flowzoo.encoders.text import Text, TextSpec
 
 
+class Conv2d(nn.Conv2d):
+    """In the precision of its weights: autocast would see to it, but vmap takes a convolution apart before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Up to 32 groups, of 4 channels or more where there are as many: alone, a channel would lose its mean."""
     return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels, eps=1e-6)
@@ -46,10 +53,10 @@ class ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, width: int) -> None:
         super().__init__()
         self.norm_in, self.norm_out = group_norm(c_in), group_norm(c_out)
-        self.conv_in = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.conv_out = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv_in = Conv2d(c_in, c_out, 3, padding=1)
+        self.conv_out = zeroed(Conv2d(c_out, c_out, 3, padding=1))
         self.modulation = Modulation(width, 2, c_out)
-        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x [B, c_in, H, W], c [B, D] -> [B, c_out, H, W]."""
@@ -65,8 +72,8 @@ class Level(nn.Module):
     def __init__(self, channels: int, below: int, blocks: int, width: int) -> None:
         super().__init__()
         self.down = Modules[ResBlock](ResBlock(channels, channels, width) for _ in range(blocks))
-        self.to_below = nn.Conv2d(channels, below, 1)
-        self.from_below = nn.Conv2d(below, channels, 1)
+        self.to_below = Conv2d(channels, below, 1)
+        self.from_below = Conv2d(below, channels, 1)
         self.up = Modules[ResBlock](ResBlock(2 * channels, channels, width) for _ in range(blocks))
 
 
@@ -104,14 +111,14 @@ class UViT(nn.Module):
         n = patch_size.bit_length() - 1
         sizes = [width >> (n - i) for i in range(n + 1)]  # channels of each level, the transformer's width last
         self.condition = Conditioning(text, width)
-        self.conv_in = nn.Conv2d(channels, sizes[0], 3, padding=1)
+        self.conv_in = Conv2d(channels, sizes[0], 3, padding=1)
         self.levels = Modules[Level](Level(sizes[i], sizes[i + 1], level_blocks, width) for i in range(n))
         grid = Interpolated(image_size, patch_size) if grid is None else grid
         self.positions = PositionalEncoding(grid, image_size // patch_size, width)
         self.text = TextEmbedding(text, width)
         self.blocks = nn.ModuleList(JointBlock(1, width, heads, qk_norm) for _ in range(depth))
         self.norm_out = group_norm(sizes[0])
-        self.conv_out = zeroed(nn.Conv2d(sizes[0], channels, 3, padding=1))
+        self.conv_out = zeroed(Conv2d(sizes[0], channels, 3, padding=1))
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [B, C, H, W], label [B] in 0..1000 -> [B, C, H, W]."""

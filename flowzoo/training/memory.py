@@ -1,5 +1,6 @@
 """How many variants fit into memory at once."""
 
+import copy
 from dataclasses import fields
 
 import torch
@@ -58,7 +59,7 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     """Bytes a variant at the peak of two real steps of a small stack on the GPU, compiled if training will be."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    stack = built.backbone.holding(built.backbone.flat[:1].detach().repeat(variants, 1)).to(device)
+    stack = copy.deepcopy(built.backbone.holding(built.backbone.flat[:1].detach().repeat(variants, 1))).to(device)
     rate = Optimizer(lr=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, warmup_steps=0, decay_to=1.0)
     compiled = compile_mode_of(cfg, device) is not None
     adamw = StackedAdamW(stack.flat, [rate] * variants, 2, compiled)
@@ -66,13 +67,13 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     c = Coefficients(*(label.expand(variants, *label.shape) for _ in fields(Coefficients)))
     ones = torch.ones(variants, device=device)
     half = "bf16" in precision_of(cfg, device)
-    copy = stack.flat.detach().bfloat16() if half else None
-    gradient = torch.empty_like(stack.flat if copy is None else copy)
+    rounded = stack.flat.detach().bfloat16() if half else None
+    gradient = torch.empty_like(stack.flat if rounded is None else rounded)
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            weights = stack.flat.detach() if copy is None else copy
+            weights = stack.flat.detach() if rounded is None else rounded
             differentiate(stacked_losses, stack, weights, gradient, c, z[None], z[None], text)
-        adamw.update(gradient, ones, ones > 0, copy)
+        adamw.update(gradient, ones, ones > 0, rounded)
     average = stack.flat.nbytes
     return (torch.cuda.max_memory_allocated(device) - before + average) / variants
 

@@ -1,8 +1,11 @@
 """Many networks in one tensor give what each gives, and their gradients."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from flowzoo.backbones.mmdit import MMDiT
@@ -43,6 +46,24 @@ def test_outputs_and_gradients_are_those_of_each(own_text: bool) -> None:
         rows = stack.cut(stack.flat.grad[v])
         for name, p in net.named_parameters():
             assert_close(rows[name], p.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_under_autocast_no_worse_than_each_alone(name: str, make: Any, inputs: Any, randomise: Any) -> None:
+    nets = [randomise(make(name), seed) for seed in range(2)]
+    z, label, words = inputs(3)
+    stack = StackedBackbone(nets)
+
+    def error(out: Tensor, v: int) -> float:
+        exact = copy.deepcopy(nets[v]).double()(z.double(), label, words.to(torch.float64))
+        return float((out - exact).norm() / exact.norm())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        out = stack(z.expand(2, *z.shape), label.expand(2, -1), words)
+        alone = [net(z, label, words) for net in nets]
+    for v in range(2):
+        assert error(out[v], v) < 1.5 * error(alone[v], v) < 0.1
+    out.float().square().sum().backward()
+    assert stack.flat.grad.isfinite().all()
 
 
 def test_a_row_is_a_state_and_back() -> None:
