@@ -87,7 +87,7 @@ def norm(x: Tensor) -> Tensor:
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x [B, L, D] normalised, then scaled and shifted by [B, 1, D]."""
     if fused.wanted(shift):
-        return fused.modulated_norm(x, shift[:, 0], scale[:, 0])
+        return fused.modulated_norm(x, shift.squeeze(1), scale.squeeze(1))
     return norm(x) * (1 + scale) + shift
 
 
@@ -152,7 +152,8 @@ class Updated(Tokens):
     def normed(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         if fused.wanted(self.hidden):
             update, bias = unbiased(self.layer, self.hidden)
-            return fused.add_norm(self.x, update, bias, self.gate[:, 0], shift[:, 0], scale[:, 0])
+            gate, shift, scale = (v.squeeze(1) for v in (self.gate, shift, scale))  # an index would be copied back
+            return fused.add_norm(self.x, update, bias, gate, shift, scale)
         x = self.value()
         return x, modulate(x, shift, scale)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowzoo.backbones.fused.linear import gradients_in
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.captured import Captured
 from flowzoo.data.loader import Batch, Batches
@@ -85,7 +86,7 @@ class StackedModule(Trained):
         if self._gradient is None:
             working = self.backbone.working().detach()
             self._copy = None if working.dtype == self.backbone.flat.dtype else working
-            self._gradient = torch.empty_like(working)
+            self._gradient = torch.zeros_like(working)
         self._advance(x0, noise, self._text(texts), *self._at(step, len(x0s[0]), x0.dtype))
 
     def _update(self, x0: Tensor, noise: Tensor, text: Text, *records: Tensor) -> None:
@@ -159,13 +160,22 @@ class StackedModule(Trained):
 def differentiate(
     losses_of: Callable[..., Tensor], backbone: StackedBackbone, flat: Tensor, gradient: Tensor, *inputs: Any
 ) -> Tensor:
-    """The losses [V] with weights `flat` [V, P]; their gradients go to `gradient` [V, P]."""
+    """The losses [V] with weights `flat` [V, P]; their gradients go to `gradient` [V, P], zeros before the first step.
+
+    Where it is zero and stays so, the losses do not depend on the weight.
+    """
     leaves = {name: w.detach().requires_grad_() for name, w in backbone.cut(flat).items()}
     losses = losses_of(backbone, leaves, *inputs)
-    with torch.autocast(flat.device.type, enabled=False):
+    with torch.autocast(flat.device.type, enabled=False), gradients_in(flat, gradient) as written:
         # vmap inside, the sum and the backward pass outside
-        grads = torch.autograd.grad(losses.sum(), tuple(leaves.values()), materialize_grads=True)
-        torch._foreach_copy_(list(backbone.cut(gradient).values()), list(grads))
+        grads = torch.autograd.grad(losses.sum(), tuple(leaves.values()), allow_unused=True)
+        whole = []
+        for place, grad, leaf in zip(backbone.cut(gradient).values(), grads, leaves.values(), strict=True):
+            if grad is not None and leaf.storage_offset() in written:
+                place.add_(grad)
+            elif grad is not None:
+                whole.append((place, grad))
+        torch._foreach_copy_([place for place, _ in whole], [grad for _, grad in whole])
     return losses.detach()
 
 

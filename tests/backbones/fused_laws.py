@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from flowzoo.backbones import fused
+from flowzoo.backbones.fused.linear import gradients_in
 from flowzoo.backbones.stacked import StackedBackbone
+from flowzoo.training.stacked import differentiate
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -91,6 +93,32 @@ def test_a_product_with_each_groups_matrix(groups: int) -> None:
         lambda x, w: torch.einsum("gnlf,gof->gnlo", x.unflatten(0, (groups, -1)), w).flatten(0, 1),
         args,
     )
+
+
+@pytest.mark.parametrize("groups", [1, GROUPS])
+def test_gradients_of_weights_are_written_where_they_belong(groups: int) -> None:
+    """Of weights that are parts of one tensor; what uses a weight again is left to be added."""
+    rows = torch.randn(groups, 30 * 20 + 50)
+    weight = rows[:, 7 : 7 + 600].view(groups, 20, 30).requires_grad_()
+    other = torch.randn(groups, 20, 30, requires_grad=True)
+    x = torch.randn(N, 5, 30, requires_grad=True)
+
+    def total(uses: int) -> Tensor:
+        out = [fused.product(x, w if k < 2 else 3 * w) for k in range(uses) for w in (weight, other)]
+        return torch.stack([y.square().sum() for y in out]).sum()
+
+    for uses in (1, 3):
+        dw, d_other, dx = torch.autograd.grad(total(uses), (weight, other, x))
+        gradient = torch.zeros_like(rows)
+        with gradients_in(rows, gradient) as written:
+            rest, *outside = torch.autograd.grad(total(uses), (weight, other, x), allow_unused=True)
+        assert written == {7}
+        assert (rest is None) == (uses == 1)
+        place = gradient[:, 7 : 7 + 600].view(groups, 20, 30)
+        near(place if rest is None else place + rest, dw)
+        assert gradient.count_nonzero() == place.count_nonzero()
+        for one, same in zip(outside, (d_other, dx), strict=True):
+            assert torch.equal(one, same)
 
 
 def attention(heads: int, norm: bool) -> Callable[..., tuple[Tensor, ...]]:
@@ -219,5 +247,16 @@ def test_every_backbone(
         out = stack.call(weights, *given)
         return [out, *torch.autograd.grad(out.square().sum(), list(weights.values()))]
 
-    for one, other in zip(run(True), run(False), strict=True):
+    made = run(True)
+    for one, other in zip(made, run(False), strict=True):
         near(one, other, 10)
+
+    def losses(backbone: StackedBackbone, weights: Any, *given: Any) -> Tensor:
+        return backbone.call(weights, *given).square().flatten(1).sum(1)
+
+    monkeypatch.setattr(fused, "wanted", lambda _: True)
+    gradient = torch.zeros_like(stack.flat)
+    for _ in range(2):  # a second step overwrites
+        differentiate(losses, stack, stack.flat.detach(), gradient, *given)
+    for one, other in zip(stack.cut(gradient).values(), made[1:], strict=True):
+        near(one, other)

@@ -239,7 +239,8 @@ def _long_attention_backward(
         grads.append(torch.empty_like(qkv, memory_format=torch.contiguous_format))
         blocks = -(-qkv.shape[1] // ROWS)
         bias_sums.append(qkv.new_empty(n, blocks, qkv.shape[-1], dtype=torch.float32))
-        norm_sums.append(qkv.new_zeros(n, blocks, heads, 2, d, dtype=torch.float32))
+        make = qkv.new_empty if qkv.shape[-1] == 3 * width else qkv.new_zeros  # without queries theirs is not written
+        norm_sums.append(make(n, blocks, heads, 2, d, dtype=torch.float32))
     streams = list(zip(_streams(qkv1, bias1, qkv2, bias2, norms), grads, bias_sums, norm_sums, strict=False))
     sizes = {
         **{"LQ": queries, "LK": keys, "D": width, "H": heads, "n": n // len(norms), "scale": d**-0.5},

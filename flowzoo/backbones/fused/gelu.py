@@ -1,9 +1,11 @@
 """GELU of a linear layer's output, its bias added on the way."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.operator import TRITON, register, summed
+from flowzoo.backbones.fused.operator import TRITON, summed, under_vmap
 
 if TRITON:
     import triton
@@ -82,4 +84,13 @@ def _(dout: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return y.new_empty(y.shape), bias.new_empty(bias.shape)
 
 
-register(bias_gelu, bias_gelu_backward)
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor]:
+    return bias_gelu_backward(dout, *ctx.saved_tensors)
+
+
+bias_gelu.register_autograd(_backward, setup_context=_setup)
+bias_gelu.register_vmap(under_vmap(bias_gelu))

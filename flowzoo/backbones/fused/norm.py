@@ -127,7 +127,7 @@ def _sizes(width: int) -> dict[str, int]:
     return {"D": width, "W": w, "R": max(1, 1024 // w), "num_warps": 2 if w <= 1024 else 4}
 
 
-PROGRAMS = 1024  # at least so many on the way back, if there are rows for them
+PROGRAMS = 396  # at least so many on the way back, three a processor of an H100, if there are rows for them
 COLUMNS = 256  # whose sums one program finishes
 
 

@@ -51,19 +51,6 @@ def under_vmap(op: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
-def register(op: Any, backward: Callable[..., tuple[Tensor, ...]]) -> None:
-    """vmap's rule, and a derivative that needs all that the operator was given: backward(gradient, *inputs)."""
-
-    def setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    def way_back(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return backward(gradient, *ctx.saved_tensors)
-
-    op.register_autograd(way_back, setup_context=setup)
-    op.register_vmap(under_vmap(op))
-
-
 def _merged(x: Tensor, dim: int | None, size: int) -> Tensor:
     x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
     return x.flatten(0, 1)
