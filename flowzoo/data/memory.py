@@ -1,13 +1,18 @@
 """How much can still be allocated, so that caches refuse before they fail."""
 
+import gc
 import os
 
 import torch
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on a CUDA device; for any other, which shares the machine's memory, bytes free there."""
+    """Bytes free on a CUDA device, garbage collected before: the trainer of an earlier run, or of one that failed, is
+    garbage in a circle. For any other device, which shares the machine's memory, bytes free there.
+    """
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     if os.path.exists("/proc/meminfo"):
         with open("/proc/meminfo") as lines:

@@ -171,9 +171,9 @@ def train_module(
         losses = {}
         module.backbone.eval()
         with trainer.precision_plugin.forward_context():
-            losses["raw"] = validation_loss(module.backbone, module.formulation, held_out[0], t.batch_size)
+            losses["raw"] = _validation_loss(module, held_out[0], t.batch_size)
             with module.ema.applied(module.backbone):
-                losses["ema"] = validation_loss(module.backbone, module.formulation, held_out[0], t.batch_size)
+                losses["ema"] = _validation_loss(module, held_out[0], t.batch_size)
         module.backbone.train()
         return {weights: x.reshape(len(runs), -1) for weights, x in losses.items()}
 
@@ -217,6 +217,17 @@ def train_module(
         trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
     # after the last step nobody asked the notice again
     return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted or notice.signal is not None)
+
+
+def _validation_loss(module: Trained, batch: ValidationBatch, size: int) -> Tensor:
+    """In pieces as large as the memory allows: on a GPU the training step's graph keeps what a step needs."""
+    while True:
+        try:
+            return validation_loss(module.backbone, module.formulation, batch, size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        size //= 2
 
 
 def _held_out(cfg: DictConfig, module: Trained, val: Source) -> ValidationBatch:

@@ -116,6 +116,30 @@ def test_killed_during_validation(undisturbed: DictConfig, tiny: Compose, monkey
     assert_twins(undisturbed, cfg)
 
 
+def test_validation_takes_smaller_pieces_where_memory_is_short(
+    undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny(*STEPS, runs="short_of_memory")
+    real = fit_module.validation_loss
+    sizes = []
+
+    def short(backbone: Any, formulation: Any, batch: Any, size: int) -> torch.Tensor:
+        sizes.append(size)
+        if size > cfg.trainer.batch_size // 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(backbone, formulation, batch, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "validation_loss", short)
+        train_and_score(cfg)
+    n = cfg.trainer.batch_size
+    assert sizes[:3] == [n, n // 2, n // 4]
+    losses, same = (
+        [record["val_loss_ema"] for record in records(one) if "val_loss_ema" in record] for one in (cfg, undisturbed)
+    )
+    assert losses == pytest.approx(same, rel=1e-5)
+
+
 def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in run_folder(undisturbed).rglob("*") if p.is_file() and p.name != ".lock"}
     capsys.readouterr()
