@@ -74,8 +74,9 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
             weights = stack.flat.detach() if rounded is None else rounded
             differentiate(stacked_losses, stack, weights, gradient, c, z[None], z[None], text)
         adamw.update(gradient, ones, ones > 0, rounded)
-    average = stack.flat.nbytes
-    return (torch.cuda.max_memory_allocated(device) - before + average) / variants
+    # The average; and at a validation it again without its bias, and the weights that it takes the place of.
+    averages = 3 * stack.flat.nbytes
+    return (torch.cuda.max_memory_allocated(device) - before + averages) / variants
 
 
 def _inputs(cfg: DictConfig, built: BuiltStack, device: torch.device, batch: int) -> tuple[Tensor, Tensor, Text]:
