@@ -68,7 +68,7 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
     ones = torch.ones(variants, device=device)
     half = "bf16" in precision_of(cfg, device)
     rounded = stack.flat.detach().bfloat16() if half else None
-    gradient = torch.zeros_like(stack.flat if rounded is None else rounded)
+    gradient = torch.empty_like(stack.flat if rounded is None else rounded)
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
             weights = stack.flat.detach() if rounded is None else rounded

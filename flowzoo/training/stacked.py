@@ -86,7 +86,7 @@ class StackedModule(Trained):
         if self._gradient is None:
             working = self.backbone.working().detach()
             self._copy = None if working.dtype == self.backbone.flat.dtype else working
-            self._gradient = torch.zeros_like(working)
+            self._gradient = torch.empty_like(working)
         self._advance(x0, noise, self._text(texts), *self._at(step, len(x0s[0]), x0.dtype))
 
     def _update(self, x0: Tensor, noise: Tensor, text: Text, *records: Tensor) -> None:
@@ -160,21 +160,19 @@ class StackedModule(Trained):
 def differentiate(
     losses_of: Callable[..., Tensor], backbone: StackedBackbone, flat: Tensor, gradient: Tensor, *inputs: Any
 ) -> Tensor:
-    """The losses [V] with weights `flat` [V, P]; their gradients go to `gradient` [V, P], zeros before the first step.
-
-    Where it is zero and stays so, the losses do not depend on the weight.
-    """
+    """The losses [V] with weights `flat` [V, P]; their gradients go to `gradient` [V, P]."""
     leaves = {name: w.detach().requires_grad_() for name, w in backbone.cut(flat).items()}
+    weights, places = list(leaves.values()), list(backbone.cut(gradient).values())
     losses = losses_of(backbone, leaves, *inputs)
-    with torch.autocast(flat.device.type, enabled=False), gradients_in(flat, gradient) as written:
+    with torch.autocast(flat.device.type, enabled=False), gradients_in(weights, places) as written:
         # vmap inside, the sum and the backward pass outside
-        grads = torch.autograd.grad(losses.sum(), tuple(leaves.values()), allow_unused=True)
+        grads = torch.autograd.grad(losses.sum(), weights, allow_unused=True)
         whole = []
-        for place, grad, leaf in zip(backbone.cut(gradient).values(), grads, leaves.values(), strict=True):
-            if grad is not None and leaf.storage_offset() in written:
-                place.add_(grad)
+        for i, (place, grad) in enumerate(zip(places, grads, strict=True)):
+            if i not in written:
+                whole.append((place, torch.zeros_like(place) if grad is None else grad))
             elif grad is not None:
-                whole.append((place, grad))
+                place.add_(grad)
         torch._foreach_copy_([place for place, _ in whole], [grad for _, grad in whole])
     return losses.detach()
 

@@ -97,24 +97,24 @@ def test_a_product_with_each_groups_matrix(groups: int) -> None:
 
 @pytest.mark.parametrize("groups", [1, GROUPS])
 def test_gradients_of_weights_are_written_where_they_belong(groups: int) -> None:
-    """Of weights that are parts of one tensor; what uses a weight again is left to be added."""
+    """What uses a weight again, or a part of it, is left to be added."""
     rows = torch.randn(groups, 30 * 20 + 50)
     weight = rows[:, 7 : 7 + 600].view(groups, 20, 30).requires_grad_()
     other = torch.randn(groups, 20, 30, requires_grad=True)
     x = torch.randn(N, 5, 30, requires_grad=True)
 
     def total(uses: int) -> Tensor:
-        out = [fused.product(x, w if k < 2 else 3 * w) for k in range(uses) for w in (weight, other)]
-        return torch.stack([y.square().sum() for y in out]).sum()
+        ways = (lambda w: w, lambda w: 3 * w, lambda w: w[:, :4], lambda w: w)[:uses]
+        return torch.stack([fused.product(x, way(w)).square().sum() for way in ways for w in (weight, other)]).sum()
 
-    for uses in (1, 3):
+    for uses in (1, 3, 4):
         dw, d_other, dx = torch.autograd.grad(total(uses), (weight, other, x))
         gradient = torch.zeros_like(rows)
-        with gradients_in(rows, gradient) as written:
-            rest, *outside = torch.autograd.grad(total(uses), (weight, other, x), allow_unused=True)
-        assert written == {7}
-        assert (rest is None) == (uses == 1)
         place = gradient[:, 7 : 7 + 600].view(groups, 20, 30)
+        with gradients_in([weight], [place]) as written:
+            rest, *outside = torch.autograd.grad(total(uses), (weight, other, x), allow_unused=True)
+        assert written == {0}
+        assert (rest is None) == (uses == 1)
         near(place if rest is None else place + rest, dw)
         assert gradient.count_nonzero() == place.count_nonzero()
         for one, same in zip(outside, (d_other, dx), strict=True):
@@ -255,8 +255,7 @@ def test_every_backbone(
         return backbone.call(weights, *given).square().flatten(1).sum(1)
 
     monkeypatch.setattr(fused, "wanted", lambda _: True)
-    gradient = torch.zeros_like(stack.flat)
-    for _ in range(2):  # a second step overwrites
-        differentiate(losses, stack, stack.flat.detach(), gradient, *given)
+    gradient = torch.full_like(stack.flat, float("nan"))
+    differentiate(losses, stack, stack.flat.detach(), gradient, *given)
     for one, other in zip(stack.cut(gradient).values(), made[1:], strict=True):
         near(one, other)

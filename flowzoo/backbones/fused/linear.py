@@ -1,6 +1,6 @@
 """Products with weights, one matrix a group."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,34 +49,36 @@ product.register_vmap(under_vmap(product))
 
 
 class _Places:
-    """Where the gradients of weights go that are parts of one tensor: to the same parts of another."""
-
-    def __init__(self, weights: Tensor, gradient: Tensor) -> None:
-        self.storage = weights.untyped_storage().data_ptr()
-        self.shift = gradient.storage_offset() - weights.storage_offset()
-        self.gradient = gradient
+    def __init__(self, weights: Sequence[Tensor], places: Sequence[Tensor]) -> None:
+        self.known = {_identity(w): (i, place) for i, (w, place) in enumerate(zip(weights, places, strict=True))}
         self.written: set[int] = set()
 
     def of(self, weight: Tensor) -> Tensor | None:
-        """None for a weight that is not such a part, or has been here before: there its gradients must be added up."""
-        at = int(weight.storage_offset())
-        if weight.untyped_storage().data_ptr() != self.storage or at in self.written:
+        """None for a tensor that is no such weight, or has been here before: there its gradients must be added up."""
+        i, place = self.known.get(_identity(weight), (-1, None))
+        if i in self.written:
             return None
-        self.written.add(at)
-        return self.gradient.as_strided(weight.shape, weight.stride(), at + self.shift)
+        if place is not None:
+            self.written.add(i)
+        return place
+
+
+def _identity(x: Tensor) -> tuple[int, torch.Size]:
+    """The same for every tensor that is the whole of the same memory: autograd and vmap make new ones."""
+    return x.data_ptr(), x.shape
 
 
 _places: _Places | None = None
 
 
 @contextmanager
-def gradients_in(weights: Tensor, gradient: Tensor) -> Iterator[set[int]]:
-    """Backward passes write the gradients of products' weights that are parts of `weights` into those of `gradient`,
-    and give none: a pass over memory less than to gather them. Gives the offsets in `weights` of what was written;
-    other uses of these weights give gradients, to be added.
+def gradients_in(weights: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[set[int]]:
+    """Backward passes write the gradients of products' weights [G, out, in] into their places, one a weight, and give
+    none: a pass over memory less than to copy them there. Gives the numbers of those that were written; what else is
+    done with such a weight gives gradients, to be added.
     """
     global _places
-    before, _places = _places, _Places(weights, gradient)
+    before, _places = _places, _Places(weights, places)
     try:
         yield _places.written
     finally:
