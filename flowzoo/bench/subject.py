@@ -1,7 +1,7 @@
 """flowzoo's own training, under Lightning as `flowzoo.train` runs it, and the same module in a bare loop."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,21 @@ class Subject:
         return self._batches
 
     def lightning(self, watch: Stopwatch) -> None:
-        """The whole real path: loader, Lightning, records, average; no validation and no checkpoint within the laps."""
+        """The whole real path: loader, Lightning, records, average; no validation and no checkpoint within the laps.
+
+        KeyboardInterrupt where a signal ended the training, which then saves and returns as it always does.
+        """
         cfgs = [cfg.copy() for cfg in self.cfgs]
         for cfg in cfgs:
             cfg.trainer.log_every = watch.steps
         runs = [ClockedRun(self.folders[0], watch), *map(Run, self.folders[1:])]
-        with suppress(Enough):
-            train_module(cfgs, runs, self.module, self.val, lambda: 0.0, AtomicIO(), resume=False)
-        self.module.on_fit_end()  # which Lightning leaves out where training ends by an exception
+        try:
+            outcome = train_module(cfgs, runs, self.module, self.val, lambda: 0.0, AtomicIO(), resume=False)
+        except Enough:
+            self.module.on_fit_end()  # which Lightning leaves out where training ends by an exception
+        else:
+            if outcome.interrupted:
+                raise KeyboardInterrupt
 
     def bare(self, watch: Stopwatch) -> None:
         """The same steps of the same module, called one after another."""

@@ -10,6 +10,7 @@ import pytest
 
 from flowzoo.bench import fid, sample, stacked, startup, step
 from flowzoo.bench.__main__ import main
+from flowzoo.training.signals import Notice
 
 SIZE = ["--width=64", "--depth=1", "--image-tokens=16", "--text-tokens=4", "--batch=2", "--images=64", "--device=cpu"]
 LAPS = ["--repeats=2", "--steps-per-repeat=2", "--product=64"]
@@ -122,6 +123,16 @@ def test_a_measurement_that_fails_is_a_line_and_the_others_go_on(bench: Any, mon
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["error"] for line in lines if "error" in line] == ["MemoryError: no room"] * 2
     assert {"torchmetrics"} == {line["peer"] for line in lines if "peer" in line and "error" not in line}
+
+
+def test_a_signal_under_lightning_ends_it_all(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 3)
+    monkeypatch.setattr(sys, "argv", ["flowzoo.bench", "step", *SIZE, *LAPS, "--peer=plain"])
+    assert main() == 130
+    out, err = capsys.readouterr()
+    assert [json.loads(line).get("loop") for line in out.splitlines()] == [None, "bare"]
+    assert "stopped; the lines above are whole" in err
 
 
 def test_a_missing_peer_is_skipped(bench: Any, monkeypatch: Any) -> None:
