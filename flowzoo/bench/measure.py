@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowzoo.bench.report import Report, machine, spread
 from flowzoo.bench.stopwatch import Stopwatch, synchronize
+from flowzoo.bench.subject import Subject
 from flowzoo.build import autoencoder_of, backbone_of
 from flowzoo.encoders.text import TextEncoders
 
@@ -56,6 +57,12 @@ class Measure:
             numbers = {"variants": variants, **spread(watch.laps), "warm_up_s": round(watch.warming, 2)}
             self.report.line(**what, **numbers, **self.rates(rate, flops), peak_memory_gib=peak_gib(self.device))
         return rate
+
+    def profile(self, subject: Callable[[], Subject]) -> None:
+        """A line with the kernels that take longest, of as many steps as a lap has."""
+        with self.report.measuring(measure="profile"):
+            told = subject().profiled(self.args.steps_per_repeat, self.args.profile)
+            self.report.line(measure="profile", loop="bare", **told)
 
     def rates(self, rate: float, flops: float) -> dict[str, Any]:
         """From variant-steps a second."""

@@ -44,6 +44,10 @@ def configure_repeats(parser: ArgumentParser) -> None:
     )
 
 
+def configure_profile(parser: ArgumentParser) -> None:
+    parser.add_argument("--profile", type=positive, metavar="N", help="tell the N kernels that take longest of ours")
+
+
 def configure_peers(parser: ArgumentParser, peers: Sequence[str]) -> None:
     parser.add_argument("--peer", default="all", help=f"all, none, or some of {','.join(peers)}")
 

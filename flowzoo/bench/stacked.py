@@ -19,6 +19,7 @@ from flowzoo.bench.size import (
     MODES,
     configs,
     configure_peers,
+    configure_profile,
     configure_repeats,
     configure_size,
     mode_of,
@@ -36,6 +37,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--gpus", type=positive, default=1, help="to which the variants are dealt")
     configure_size(parser)
     configure_repeats(parser)
+    configure_profile(parser)
     configure_peers(parser, PEERS)
 
 
@@ -109,6 +111,8 @@ def measure(args: Namespace, report: Report) -> int:
                 several(peer, plain, [job] * args.processes, [gpus[0]] * args.processes)
             bench.clear()
         report.line(ratios=ratios(rates, args))
+        if args.profile:  # after all that is timed, which a profiler may slow down
+            bench.profile(lambda: Stack(cfgs, folder / "profile", ours))
     return 1 if report.failed else 0
 
 

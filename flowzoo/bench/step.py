@@ -16,6 +16,7 @@ from flowzoo.bench.size import (
     MODES,
     configs,
     configure_peers,
+    configure_profile,
     configure_repeats,
     configure_size,
     mode_of,
@@ -31,6 +32,7 @@ OF_DIFFUSERS = {"diffusers": "eager", "diffusers-compiled": "compiled"}
 def configure(parser: ArgumentParser) -> None:
     configure_size(parser)
     configure_repeats(parser)
+    configure_profile(parser)
     configure_peers(parser, PEERS)
 
 
@@ -42,7 +44,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.backbones import fused
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import diffusers_step, flowzoo_step, taking
-        from flowzoo.bench.subject import Solo, Stack
+        from flowzoo.bench.subject import Solo, Stack, Subject
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
@@ -54,29 +56,33 @@ def measure(args: Namespace, report: Report) -> int:
         flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
-        def both(name: str, mode: str | None) -> None:
+        def subject_of(name: str, mode: str | None) -> Subject:
             # as flowzoo.training.fit.fit chooses
-            subject = Stack([cfg], path / name, mode) if mode == "reduce-overhead" else Solo(cfg, path / name, mode)
+            return Stack([cfg], path / name, mode) if mode == "reduce-overhead" else Solo(cfg, path / name, mode)
+
+        def both(name: str, mode: str | None) -> None:
+            subject = subject_of(name, mode)
             for loop, run in (("bare", subject.bare), ("lightning", subject.lightning)):
                 rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
 
+        mode = mode_of(args, compile_mode_of(cfg, device))
         with report.measuring(measure="ours"):
-            both("ours", mode_of(args, compile_mode_of(cfg, device)))
+            both("ours", mode)
         bench.clear()
         for peer in peers:
             with report.measuring(peer=peer), fused.without():
                 if peer == "eager":
                     both(peer, None)
                 elif peer in OF_PLAIN:
-                    mode = MODES[OF_PLAIN[peer]]
-                    run = taking(flowzoo_step, cfg, fresh, device, mode)
-                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+                    its = MODES[OF_PLAIN[peer]]
+                    run = taking(flowzoo_step, cfg, fresh, device, its)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=its)
                 elif find_spec("diffusers") is None:
                     report.skipped(peer, "not installed")
                 else:
-                    mode = MODES[OF_DIFFUSERS[peer]]
-                    run = taking(diffusers_step, cfg, fresh, device, mode)
-                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
+                    its = MODES[OF_DIFFUSERS[peer]]
+                    run = taking(diffusers_step, cfg, fresh, device, its)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=its)
             bench.clear()
         ours = rates.get("ours-lightning")
         ratios = {
@@ -85,6 +91,8 @@ def measure(args: Namespace, report: Report) -> int:
             if ours and rate and name != "ours-lightning"
         }
         report.line(ratios=ratios, lightning_overhead=overhead(rates, "ours"), eager_overhead=overhead(rates, "eager"))
+        if args.profile:  # after all that is timed, which a profiler may slow down
+            bench.profile(lambda: subject_of("profile", mode))
     return 1 if report.failed else 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from flowzoo.bench.profile import profiled
 from flowzoo.bench.stopwatch import ClockedRun, Enough, Stopwatch
 from flowzoo.build import build, build_stack, device_of, precision_of, source_of
 from flowzoo.data.loader import Batches
@@ -57,6 +58,12 @@ class Subject:
         """The same steps of the same module, called one after another."""
         watch.run(bare_step(self.module, self.cfg, self.device), self.device)
         self.module.on_fit_end()
+
+    def profiled(self, steps: int, top: int) -> dict[str, Any]:
+        """Where the time of the same bare steps goes, as `flowzoo.bench.profile.profiled` tells it."""
+        told = profiled(bare_step(self.module, self.cfg, self.device), self.device, steps, top)
+        self.module.on_fit_end()
+        return told
 
 
 class Solo(Subject):

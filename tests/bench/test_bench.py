@@ -51,6 +51,15 @@ def test_step_is_measured_beside_its_peers(bench: Any) -> None:
     assert ratios["ours/plain"] == pytest.approx(lines["plain-plain"]["ms"] / ours["ms"], rel=1e-3)
 
 
+def test_a_profile_tells_where_all_the_time_of_a_step_goes(bench: Any) -> None:
+    line = by_name(bench("stacked", *SIZE, *LAPS, "--variants=2", "--peer=none", "--profile=7"))["profile-bare"]
+    rows = line["kernels"]
+    assert len(rows) == len({row["kernel"] for row in rows}) == 7
+    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
+    assert sum(row["ms"] for row in rows) + line["rest_ms"] == pytest.approx(line["ms"], abs=0.01)
+    assert any("mm" in row["kernel"] and row["calls"] >= 4 for row in rows)  # products of embeddings, block and head
+
+
 @pytest.mark.slow
 def test_a_stack_is_measured_beside_one_model_and_dealt_to_processes(bench: Any) -> None:
     lines = by_name(bench("stacked", *SIZE, *LAPS, "--variants=3", "--gpus=2", "--peer=eager"))
