@@ -1,1 +1,33 @@
 import flowzoo  # noqa: F401  before torch: sets how its threads wait
+
+# isort: split
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowzoo.backbones import fused
+
+
+@pytest.fixture(
+    params=["1", pytest.param("0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def kernel_laws(request: pytest.FixtureRequest) -> Callable[[Path], None]:
+    """Runs the tests of a file in a process of its own: Triton's interpreter is chosen before Triton is imported.
+
+    On the CPU with the interpreter and, where there is one, on a GPU without it.
+    """
+    if not fused.TRITON:
+        pytest.skip("Triton is not installed")
+
+    def run(laws: Path) -> None:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(laws)]
+        env = os.environ | {"TRITON_INTERPRET": request.param}
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:]
+
+    return run

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.func import functional_call
 
-from flowzoo.build import BuiltStack, compile_mode_of, device_of, precision_of
+from flowzoo.build import BuiltStack, device_of, precision_of
 from flowzoo.data.memory import free_memory
 from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Coefficients
@@ -56,13 +56,12 @@ def estimated(cfg: DictConfig, built: BuiltStack) -> float:
 
 
 def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants: int = 2) -> float:
-    """Bytes a variant at the peak of two real steps of a small stack on the GPU, compiled if training will be."""
+    """Bytes a variant at the peak of two real steps of a small stack on the GPU."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     stack = copy.deepcopy(built.backbone.holding(built.backbone.flat[:1].detach().repeat(variants, 1))).to(device)
     rate = Optimizer(lr=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, warmup_steps=0, decay_to=1.0)
-    compiled = compile_mode_of(cfg, device) is not None
-    adamw = StackedAdamW(stack.flat, [rate] * variants, 2, compiled)
+    adamw = StackedAdamW(stack.flat, [rate] * variants, 2)
     z, label, text = _inputs(cfg, built, device, cfg.trainer.batch_size)
     c = Coefficients(*(label.expand(variants, *label.shape) for _ in fields(Coefficients)))
     ones = torch.ones(variants, device=device)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from flowzoo.training.adamw import adamw_step
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -48,16 +50,15 @@ class StackedAdamW(torch.optim.Optimizer):
     of a CUDA graph. The optimisers must agree in all but lr and weight_decay.
     """
 
-    def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int, compiled: bool = False) -> None:
+    def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int) -> None:
         first = optimizers[0]
         # lr is named for those who ask any optimiser for it; each row has its own
         super().__init__([flat], {"lr": first.lr, "betas": tuple(first.betas), "eps": first.eps})
         self.flat = flat
         column: Callable[[list[float]], Tensor] = lambda x: torch.tensor(x, dtype=torch.float64, device=flat.device)  # noqa: E731
-        self._lr = column([o.lr for o in optimizers])[:, None]
-        self._weight_decay = column([o.weight_decay for o in optimizers])[:, None]
+        self._lr = column([o.lr for o in optimizers])
+        self._weight_decay = column([o.weight_decay for o in optimizers])
         self._factors = column([first.factor(step, steps) for step in range(steps + 1)])
-        self._update = torch.compile(_adamw, dynamic=False) if compiled else _adamw
         self.state[flat] = {
             "step": torch.zeros((), device=flat.device),
             "exp_avg": torch.zeros_like(flat),
@@ -85,54 +86,20 @@ class StackedAdamW(torch.optim.Optimizer):
         """One step along `gradient` [V, P], in any precision, times `clip` [V].
 
         Where `alive` [V] is False the row keeps its weights, whatever its gradient is. `copy` [V, P], in a precision of
-        its own, has the new weights afterwards. Compiled, this is one pass over memory.
+        its own, has the new weights afterwards. On a GPU this is one pass over memory.
         """
-        (beta1, beta2), eps = self.defaults["betas"], self.defaults["eps"]
-        state, alive = self.state[self.flat], alive[:, None]
+        beta1, beta2 = self.defaults["betas"]
+        state, dtype = self.state[self.flat], self.flat.dtype
         finished = self.finished.reshape(1)
         state["step"] += 1
         t = state["step"].double()
         lr = torch.where(alive, self._lr * self._factors.index_select(0, finished), 0)
-        self._update(
-            self.flat.detach(),
-            copy,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            gradient,
-            alive,
-            clip[:, None],
-            (1 - lr * self._weight_decay).to(self.flat.dtype),
-            (lr / (1 - beta1**t)).to(self.flat.dtype),
-            torch.sqrt(1 - beta2**t).to(self.flat.dtype),
-            beta1,
-            beta2,
-            eps,
-        )
-
-
-def _adamw(
-    flat: Tensor,
-    copy: Tensor | None,
-    m: Tensor,
-    v: Tensor,
-    gradient: Tensor,
-    alive: Tensor,
-    clip: Tensor,
-    decay: Tensor,
-    rate: Tensor,
-    root_bias: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-) -> None:
-    """Loshchilov and Hutter 2019, algorithm 2, in torch.optim.AdamW's order; in place."""
-    # Zeroed by choice, never by a product: NaN times 0 is NaN.
-    g = torch.where(alive, gradient.to(flat.dtype) * clip, 0)
-    m.lerp_(g, 1 - beta1)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-    flat.mul_(decay).sub_(m / (v.sqrt() / root_bias + eps) * rate)
-    if copy is not None:
-        copy.copy_(flat)
+        decay, rate = (1 - lr * self._weight_decay).to(dtype), (lr / (1 - beta1**t)).to(dtype)
+        root_bias = torch.sqrt(1 - beta2**t).to(dtype)
+        adamw_step(
+            self.flat.detach(), copy, state["exp_avg"], state["exp_avg_sq"], gradient,
+            alive, clip, decay, rate, root_bias, (beta1, beta2), self.defaults["eps"],
+        )  # fmt: skip
 
 
 def clip_factors(norms: Tensor, bound: float | None) -> Tensor:

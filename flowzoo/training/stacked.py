@@ -135,7 +135,7 @@ class StackedModule(Trained):
         return adamw
 
     def configure_optimizers(self) -> StackedAdamW:
-        return StackedAdamW(self.backbone.flat, self.rates, self.steps, self.compile_mode is not None)
+        return StackedAdamW(self.backbone.flat, self.rates, self.steps)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -1,8 +1,4 @@
-"""The kernels' laws need Triton's interpreter, which is chosen before Triton is imported."""
-
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,18 +7,9 @@ import torch
 from flowzoo.backbones import fused
 from flowzoo.backbones.parts import QKV, Tokens, attend_jointly
 
-LAWS = Path(__file__).with_name("fused_laws.py")
 
-
-GPU = pytest.param("0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
-
-
-@pytest.mark.skipif(not fused.TRITON, reason="Triton is not installed")
-@pytest.mark.parametrize("interpreted", ["1", GPU])
-def test_kernels_are_what_they_stand_for(interpreted: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": interpreted}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-5000:]
+def test_kernels_are_what_they_stand_for(kernel_laws: Callable[[Path], None]) -> None:
+    kernel_laws(Path(__file__).with_name("fused_laws.py"))
 
 
 def test_plain_torch_elsewhere() -> None:

@@ -61,10 +61,11 @@ if TRITON:
         out = tl.zeros((ROWS, d), tl.float32)
         for begin in range(0, LK, K):
             key = begin + tl.arange(0, K)
-            s = tl.dot(x, tl.trans(_load(k, 0, key, LK, d, 0, d))) * log2_scale
+            s = tl.dot(x, tl.trans(_load(k, 0, key, LK, d, 0, d)))
             s = tl.where((key < LK)[None], s, float("-inf"))
-            highest = tl.maximum(m, tl.max(s, 1))
-            p, shrink = tl.exp2(s - highest[:, None]), tl.exp2(m - highest)
+            highest = tl.maximum(m, tl.max(s, 1) * log2_scale)
+            # factor and difference are one instruction
+            p, shrink = tl.exp2(s * log2_scale - highest[:, None]), tl.exp2(m - highest)
             total = total * shrink + tl.sum(p, 1)
             out = tl.dot(p.to(x.dtype), _load(v, 0, key, LK, d, 0, d), out * shrink[:, None])
             m = highest
@@ -116,6 +117,23 @@ if TRITON:
             dx * scale, qkv, bias, weight, dqkv, bias_sums, norm_sums, i, i // n, row, L, W, h * d, d, NORM, EPS
         )  # fmt: skip
 
+    @triton.jit
+    def _from_queries(
+        dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d: tl.constexpr, ALL: tl.constexpr
+    ):  # fmt: skip
+        """Adds what a block of queries gives. ALL: none is beyond the end; without masks this takes a seventh less."""
+        if ALL:
+            place = query[:, None] * d + tl.arange(0, d)[None]
+            x, g, total, mean = tl.load(q + place), tl.load(do + place), tl.load(sums + query), tl.load(delta + query)
+        else:
+            x, g = _load(q, 0, query, LQ, d, 0, d), _load(do, 0, query, LQ, d, 0, d)
+            # beyond the end infinite, so that weights are 0
+            total = tl.load(sums + query, mask=query < LQ, other=float("inf"))
+            mean = tl.load(delta + query, mask=query < LQ, other=0)
+        p = tl.exp2(tl.dot(y, tl.trans(x)) * log2_scale - total[None])
+        dv = tl.dot(p.to(g.dtype), g, dv)
+        return tl.dot((p * (tl.dot(z, tl.trans(g)) - mean[None])).to(x.dtype), x, dk), dv
+
     @kernel
     def _flash_keys(
         q, k, v, do, sums, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
@@ -126,18 +144,18 @@ if TRITON:
         row, at, i, h = _own(blocks, H, ROWS)
         q += at * LQ * d
         do += at * LQ * d
+        sums += at * LQ
+        delta += at * LQ
         y = _load(k + (at * LK + first) * d, 0, row, L, d, 0, d)
         z = _load(v + (at * LK + first) * d, 0, row, L, d, 0, d)
         dk, dv = tl.zeros((ROWS, d), tl.float32), tl.zeros((ROWS, d), tl.float32)
-        for begin in range(0, LQ, Q):
+        whole = LQ // Q * Q
+        for begin in range(0, whole, Q):
             query = begin + tl.arange(0, Q)
-            x, g = _load(q, 0, query, LQ, d, 0, d), _load(do, 0, query, LQ, d, 0, d)
-            # beyond the end infinite, so that weights are 0
-            total = tl.load(sums + at * LQ + query, mask=query < LQ, other=float("inf"))
-            mean = tl.load(delta + at * LQ + query, mask=query < LQ, other=0)
-            p = tl.exp2(tl.dot(y, tl.trans(x)) * log2_scale - total[None])
-            dv = tl.dot(p.to(g.dtype), g, dv)
-            dk = tl.dot((p * (tl.dot(z, tl.trans(g)) - mean[None])).to(x.dtype), x, dk)
+            dk, dv = _from_queries(dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d, True)
+        if whole < LQ:
+            query = whole + tl.arange(0, Q)
+            dk, dv = _from_queries(dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d, False)
         part = i * blocks + tl.program_id(0) % blocks
         bias_sums += part * W
         norm_sums += (part * H + h) * 2 * d + d
