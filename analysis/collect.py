@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,11 +17,16 @@ from typing import Any
 import yaml
 
 from analysis.results import Results, build, natural
-from flowzoo.runs.identity import backbone_label
+from analysis.words import flatten
+from flowzoo.runs.identity import NOT_IN_HASH, backbone_label
 from flowzoo.runs.lock import LOCK, Held
 
 _RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
+# What the other columns tell of a run, and what is no part of its training but how sigma_data and captions are named.
+_NOT_TRAINING = tuple(
+    f"{key}." for key in (*NOT_IN_HASH, "path", "sampler", "variant", "seed") if key not in ("sigma_data", "captions")
+)
 _PLAN = "plan.jsonl"  # of a sweep's folder: a header, then a line a run
 
 
@@ -252,19 +258,45 @@ def _planned(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def results(runs: Sequence[Run]) -> Results:
     """The rows of all runs. The state of a run holds for its rows, and a run without rows is named without scores.
 
+    Where runs of one variant and seed were trained differently, the column `training` says how each of all runs was.
+
     Raises:
         ValueError: two runs have a row for the same (variant, seed, setting), or a cell is no number.
     """
     records: list[tuple[str, dict[str, str]]] = []
+    training = trained_with(runs)
     for run in runs:
         state, source = run.state, str(run.folder)
         ended = {"status": "missing" if state == "done" else state, "exception": run.exception}
-        own = [row for row in run.rows if row.get("variant")]
+        how = {"training": training[run.folder]} if training else {}
+        own = [{**row, **how} for row in run.rows if row.get("variant")]
         for row in own:
             is_baseline = row.get("weights") == "init"
             records.append((source, row if state == "done" or is_baseline else {**row, **ended}))
         if all(row.get("weights") == "init" for row in own):
             named = {"run": run.name, "variant": run.variant, "seed": run.seed}
-            where = {"dataset": run.dataset, "backbone": run.backbone}
+            where = {"dataset": run.dataset, "backbone": run.backbone, **how}
             records.append((source, {**named, **where, **ended}))
     return build(records)
+
+
+def trained_with(runs: Sequence[Run]) -> dict[Path, str]:
+    """Each run's values of the config keys that alone tell runs of one variant and seed apart, by folder.
+
+    Empty where there are no such runs.
+    """
+    alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[run.variant, run.seed, run.dataset, run.backbone].append(run)
+    keys: set[str] = set()
+    for some in alike.values():
+        values = [flatten(run.config) for run in some] if len(some) > 1 else []
+        names = {name for own in values for name in own if not f"{name}.".startswith(_NOT_TRAINING)}
+        keys |= {name for name in names if len({own.get(name) for own in values}) > 1}
+    if not keys:
+        return {}
+    own = {run.folder: flatten(run.config) for run in runs}
+    return {
+        folder: ", ".join(f"{key}={values[key]}" for key in sorted(keys) if key in values)
+        for folder, values in own.items()
+    }

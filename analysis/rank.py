@@ -88,7 +88,9 @@ def notes(ranking: Ranking, results: Results) -> list[str]:
         lines.append(f"not ranked ({len(ranking.unranked)}):")
         lines += [f"  {entry.variant}: {entry.reason}" for entry in ranking.unranked]
     if not ranking.ranked:
-        varying = [name for name in ("dataset", "backbone", "protocol", "seed") if len(results.values(name)) > 1]
+        varying = [
+            name for name in ("dataset", "backbone", "protocol", "training", "seed") if len(results.values(name)) > 1
+        ]
         lines.append(f"no variant has all {len(ranking.settings)} settings of every seed; choose some with --include-…")
         lines += [f"  --include-{name}: {', '.join(results.values(name))}" for name in varying]
     return lines

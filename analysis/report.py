@@ -51,7 +51,7 @@ def report(
 
 
 def _rankings(found: Sequence[Study]) -> str:
-    """All rankings in one table, told apart by data set, backbone and protocol."""
+    """All rankings in one table, told apart by `GROUP`."""
     tables = [(dict(zip(GROUP, study.key, strict=True)), _read(as_csv(study.ranking))) for study in found]
     return _written([{**key, **line} for key, lines in tables for line in lines])
 

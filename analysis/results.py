@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
-RUN_LEVEL = ("dataset", "backbone")  # known before anything is scored, so a run without scores names these alone
+SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "training")
+RUN_LEVEL = (
+    "dataset",
+    "backbone",
+    "training",
+)  # known before anything is scored, so a run without scores names these alone
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
 UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing", "lost")
@@ -69,7 +73,7 @@ class Results:
                 if not (matching := [value for value in known if value == pattern or fnmatchcase(value, pattern)]):
                     raise ValueError(f"{column}={pattern} does not occur; {column} has {', '.join(known)}")
                 kept.update(matching)
-            # a run without scores says only its data set and backbone: kept, it is reported as not ranked
+            # a run without scores says only what is known before: kept, it is reported as not ranked
             rows = [row for row in rows if (got := row.record.get(column, "")) in kept or not (got or row.setting)]
         return Results(self.columns, rows)
 

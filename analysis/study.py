@@ -1,4 +1,4 @@
-"""What a report says about runs that compare: one data set, one backbone, one protocol."""
+"""What a report says about runs that compare: one data set, one backbone, one protocol, one training."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from analysis.ranking import Entry, Ranking, rank
 from analysis.results import Results, Row, natural
 from analysis.words import flatten, lookup, number, say
 
-GROUP = ("dataset", "backbone", "protocol")
+GROUP = ("dataset", "backbone", "protocol", "training")
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of one data set, backbone and protocol, their rows, and what follows from them."""
+    """The runs of one data set, backbone, protocol and training, their rows, and what follows from them."""
 
-    key: tuple[str, str, str]
+    key: tuple[str, str, str, str]
     runs: list[Run]
     results: Results
 
     @property
     def title(self) -> str:
-        dataset, backbone, _ = self.key
-        return f"{dataset or 'unknown data'}, {backbone or 'unknown backbone'}"
+        dataset, backbone, _, training = self.key
+        return ", ".join(filter(None, (dataset or "unknown data", backbone or "unknown backbone", training)))
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -210,13 +210,13 @@ class Study:
 
 
 def studies(runs: Sequence[Run], results: Results) -> list[Study]:
-    """Split by data set, backbone and protocol. A run without scores joins every study that it may belong to."""
+    """Split by `GROUP`. A run without scores joins every study that it may belong to."""
     indices = [results.columns.index(name) if name in results.columns else None for name in GROUP]
     keyed = [
         (row, tuple("" if i is None or row.setting is None else row.setting[i] for i in indices))
         for row in results.rows
     ]
-    keys = sorted({key for row, key in keyed if row.setting is not None}) or [("", "", "")]
+    keys = sorted({key for row, key in keyed if row.setting is not None}) or [("",) * len(GROUP)]
     by_folder = {str(run.folder): run for run in runs}
     out = []
     for key in keys:

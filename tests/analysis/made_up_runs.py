@@ -32,9 +32,10 @@ def write_run(
     dataset: str = "shapes",
     weights: Sequence[str] = ("ema", "raw", "init"),
     settings: Sequence[tuple[int, float]] = SETTINGS,
+    lr: float = 1e-3,
 ) -> Path:
     """One run folder; the scores are a smooth function of the name, so that fronts differ between settings."""
-    rng = random.Random(f"{name}{seed}{dataset}")
+    rng = random.Random(f"{name}{seed}{dataset}{lr if lr != 1e-3 else ''}")
     file_name = name.replace("/", "_").replace("(", "_").replace(",", "_").replace(")", "")
     folder = sweep / f"{file_name}-s{seed}-{rng.getrandbits(32):08x}"
     (folder / "samples").mkdir(parents=True)
@@ -42,7 +43,7 @@ def write_run(
         "seed": seed, "sigma_data": 0.5, "path": {"schedule": {"_target_": "flowzoo.formulation.schedule.RF"}},
         "data": {"name": dataset, "source": {"_target_": "flowzoo.data.shapes.Shapes", "image_size": 16}},
         "backbone": {"name": "mmdit", "_target_": "flowzoo.backbones.mmdit.MMDiT", "depth": 4, "width": 128},
-        "optimizer": {"lr": 1e-3, "warmup_steps": 100}, "trainer": {"steps": 300, "batch_size": 64},
+        "optimizer": {"lr": lr, "warmup_steps": 100}, "trainer": {"steps": 300, "batch_size": 64},
         "ema": {"every": 100, "decay": 0.99, "bias_correction": True}, "metric": {"weights": "clip_shapes.safetensors"},
         "evaluation": {"samples": 256, "weights": list(weights)},
         "solver": {"rule": {"_target_": "flowzoo.sampling.solver.Recombine"}, "grid": {"name": "common"}},

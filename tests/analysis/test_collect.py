@@ -7,6 +7,7 @@ from made_up_runs import write_run
 
 from analysis.collect import collect, results
 from analysis.ranking import rank
+from analysis.study import studies
 
 
 def test_a_run_tells_what_its_files_say(sweep: Path) -> None:
@@ -123,3 +124,34 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
         collect([tmp_path])
     with pytest.raises(ValueError, match="not a folder"):
         collect([tmp_path / "absent"])
+
+
+def test_runs_that_were_trained_differently_are_told_apart(tmp_path: Path) -> None:
+    for name in ("rf", "v/cos"):
+        for lr in (1e-3, 1e-4):
+            write_run(tmp_path, name, lr=lr)
+    runs = collect([tmp_path])
+    rows = results(runs)
+    assert rows.values("training") == ["optimizer.lr=0.0001", "optimizer.lr=0.001"]
+    assert len(rank(rows).settings) == 24
+    one = rank(rows.include({"training": ["*=0.001"]}))
+    assert len(one.settings) == 12
+    assert {entry.variant for entry in one.ranked} == {"rf", "v/cos"}
+    assert [study.title for study in studies(runs, rows)] == [
+        "shapes, mmdit-d4-w128, optimizer.lr=0.0001",
+        "shapes, mmdit-d4-w128, optimizer.lr=0.001",
+    ]
+
+
+def test_other_variants_and_seeds_alone_say_nothing_of_training(tmp_path: Path) -> None:
+    write_run(tmp_path, "rf", lr=1e-4)
+    write_run(tmp_path, "v/cos")
+    write_run(tmp_path, "rf", seed=1)
+    assert "training" not in results(collect([tmp_path])).columns
+
+
+def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, "rf")
+    with pytest.raises(ValueError, match="two rows for rf, seed 0"):
+        results(collect([tmp_path]))
