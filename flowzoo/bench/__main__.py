@@ -1,6 +1,8 @@
 """`python -m flowzoo.bench step|stacked|sample|fid|startup`: JSON lines, one a measurement, each written at once."""
 
+import signal
 import sys
+from argparse import ArgumentDefaultsHelpFormatter as Defaults
 from argparse import ArgumentParser
 from contextlib import redirect_stdout
 
@@ -16,9 +18,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, module in COMMANDS.items():
         about = (module.__doc__ or "").splitlines()[0]
-        module.configure(commands.add_parser(name, help=about, description=about))
+        module.configure(commands.add_parser(name, help=about, description=about, formatter_class=Defaults))
     args = parser.parse_args()
     report = Report(args.command, vars(args), sys.stdout)
+    before = signal.signal(signal.SIGINT, report.stop)
     try:
         with redirect_stdout(sys.stderr):  # what training prints for people
             return COMMANDS[args.command].measure(args, report)
@@ -27,6 +30,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("flowzoo.bench: stopped; the lines above are whole", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

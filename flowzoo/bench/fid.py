@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.bench.report import Report, machine, spread, version_of
-from flowzoo.bench.size import configure_peers, peers_of, positive
+from flowzoo.bench.size import above_zero, configure_peers, peers_of, positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--dim", type=positive, default=768)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--seconds", type=float, default=60.0, help="no further repeat of a measurement after so many")
+    parser.add_argument(
+        "--seconds", type=above_zero, default=60.0, help="no further repeat of a measurement after so many"
+    )
     configure_peers(parser, PEERS)
 
 

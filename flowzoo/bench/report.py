@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from flowzoo import __version__
 from flowzoo.runs.config import one_line
+from flowzoo.runs.store import code_version
 
 LEFT_OUT = ("command",)
 
@@ -22,10 +22,17 @@ class Report:
     def __init__(self, bench: str, config: Mapping[str, Any], out: TextIO) -> None:
         self.bench, self.out = bench, out
         self.config = {key: value for key, value in config.items() if key not in LEFT_OUT}
-        self.failed = False
+        self.failed = self.stopped = False
         self.about: dict[str, Any] = {}  # of the machine; filled in by those that use torch
 
+    def stop(self, *_: object) -> NoReturn:
+        """What Ctrl-C calls. Inside a destructor Python passes over what is raised: the next line raises it again."""
+        self.stopped = True
+        raise KeyboardInterrupt
+
     def line(self, **fields: Any) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
         told = {"bench": self.bench, **fields, "config": self.config, **(self.about or machine())}
         print(json.dumps(told), file=self.out, flush=True)
 
@@ -46,7 +53,7 @@ class Report:
 def machine() -> dict[str, Any]:
     """Where and when, without torch."""
     return {
-        "flowzoo": __version__,
+        "flowzoo": code_version(),
         "python": platform.python_version(),
         "torch": version_of("torch"),
         "cpu": cpu_model(),

@@ -1,15 +1,20 @@
 """The size of a network and of its batch, from options to a config as `flowzoo.train` composes it."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from math import isqrt
+from math import inf, isqrt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from flowzoo.bench.report import Report
 from flowzoo.formulation.names import TABLE, file_name
 from flowzoo.runs.check import check_train
 from flowzoo.runs.config import compose_jobs, config_loader
+
+if TYPE_CHECKING:
+    import torch
 
 CLIP_LENGTH = 77  # tokens of a text encoder at most
 FOREVER = 10**9
@@ -18,11 +23,11 @@ MODES = {"eager": None, "compiled": "default", "cudagraphs": "reduce-overhead"} 
 
 def configure_size(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("size")
-    group.add_argument("--width", type=positive, default=256)
-    group.add_argument("--depth", type=positive, default=6)
+    group.add_argument("--width", type=positive, default=256, help="a multiple of 64, the width of a head")
+    group.add_argument("--depth", type=positive, default=6, help="blocks of the MM-DiT")
     group.add_argument("--image-tokens", type=positive, default=64, help="a square of 4 to 32 a side")
     group.add_argument("--text-tokens", type=positive, default=16, help="of encoders of at most 77 each, equally long")
-    group.add_argument("--batch", type=positive, default=128)
+    group.add_argument("--batch", type=positive, default=128, help="images a step, of each variant")
     group.add_argument("--images", type=positive, default=4096, help="of the data set")
     group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
     group.add_argument(
@@ -31,14 +36,14 @@ def configure_size(parser: ArgumentParser) -> None:
         default="auto",
         help="of ours; auto: as training does (CUDA graphs on a GPU)",
     )
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
 
 
 def configure_repeats(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("repeats")
     group.add_argument("--repeats", type=positive, default=5, help="laps that count; one more is for warming up")
-    group.add_argument("--steps-per-repeat", type=positive, default=50)
-    group.add_argument("--seconds", type=float, default=60.0, help="no further lap of a measurement after so many")
+    group.add_argument("--steps-per-repeat", type=positive, default=50, help="of a lap")
+    group.add_argument("--seconds", type=above_zero, default=60.0, help="no further lap of a measurement after so many")
     group.add_argument(
         "--product", type=positive, help="edge of the matrices of the card's own product (8192 on a GPU)"
     )
@@ -70,21 +75,47 @@ def mode_of(args: Namespace, automatic: str | None) -> str | None:
 
 def positive(text: str) -> int:
     """For argparse: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """For argparse: a finite number greater than 0."""
+    value = float(text)
+    if not 0 < value < inf:
+        raise ArgumentTypeError(f"{text}: allowed is a number greater than 0")
     return value
+
+
+def check_graphs(args: Namespace, peers: list[str], device: "torch.device", report: Report) -> list[str]:
+    """The peers that this device can run. Raises ValueError where CUDA graphs are asked for by name and have no GPU."""
+    if device.type == "cuda":
+        return peers
+    if args.compile == "cudagraphs":
+        raise ValueError("--compile cudagraphs: there is no GPU here; allowed are auto, eager and compiled")
+    graphs = [peer for peer in peers if "cudagraphs" in peer]
+    for peer in graphs:
+        if args.peer != "all":
+            raise ValueError(f"--peer {peer}: there is no GPU here; allowed are the peers without CUDA graphs")
+        report.skipped(peer, "there is no GPU here")
+    return [peer for peer in peers if peer not in graphs]
 
 
 def words_of(args: Namespace, runs: Path) -> list[str]:
     """What a user would type for this size. Raises ValueError for a number of tokens that cannot be."""
+    if args.width % 64:
+        raise ValueError(f"--width {args.width}: allowed is a multiple of 64, the width of a head")
     side = isqrt(args.image_tokens)
     if side * side != args.image_tokens or not 4 <= side <= 32:
         raise ValueError(f"--image-tokens {args.image_tokens}: allowed is a square from 16 to 1024")
     patch = 4 if side <= 16 else 2
     encoders = -(-args.text_tokens // CLIP_LENGTH)
     if args.text_tokens % encoders:
-        raise ValueError(f"--text-tokens {args.text_tokens}: allowed is a multiple of its {encoders} encoders' length")
+        raise ValueError(
+            f"--text-tokens {args.text_tokens}: allowed is a multiple of {encoders}, as many encoders of at most "
+            f"{CLIP_LENGTH} tokens as it takes, all equally long"
+        )
     length = args.text_tokens // encoders
     more = [
         f"+text.encoders.words{i}={{_target_: flowzoo.encoders.words.WordEncoder, length: {length}, dim: 64}}"

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.bench.report import Report
 from flowzoo.bench.size import (
     MODES,
+    check_graphs,
     configs,
     configure_peers,
     configure_profile,
@@ -58,6 +59,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
+        peers = check_graphs(args, peers, device, report)
         ours = mode_of(args, compile_mode_of(cfg, device))
         gpus: list[str | None] = [*visible_gpus()] if device.type == "cuda" else [None] * args.gpus
         if args.gpus > len(gpus):

@@ -14,6 +14,7 @@ from pathlib import Path
 from flowzoo.bench.report import Report
 from flowzoo.bench.size import (
     MODES,
+    check_graphs,
     configs,
     configure_peers,
     configure_profile,
@@ -48,6 +49,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
+        peers = check_graphs(args, peers, device, report)
         bench = Measure(args, report, device)
         bench.product()
         path = Path(folder) / "bench"

@@ -26,12 +26,15 @@ def alone(cfg: DictConfig) -> DictConfig:
 
 def check_stack(values: Mapping[str, Any]) -> None:
     """Raises ValueError for a config that cannot be trained in a stack."""
-    devices, nodes = values["trainer"]["devices"], values["trainer"]["num_nodes"]
+    trainer = values["trainer"]
+    devices, nodes = trainer["devices"], trainer["num_nodes"]
     if (devices, nodes) not in ((1, 1), ("auto", 1)):
         raise ValueError(
             f"trainer.devices={devices} and trainer.num_nodes={nodes} with trainer=stacked: "
             "allowed are 1 and 1; stack.processes deals variants to several GPUs"
         )
+    if trainer["strategy"] != "auto":
+        raise ValueError(f"trainer.strategy={trainer['strategy']} with trainer=stacked: allowed is auto")
 
 
 def grouped(cfgs: Sequence[DictConfig]) -> list[list[DictConfig]]:
@@ -54,8 +57,18 @@ def _kind(cfg: DictConfig) -> str:
 
 def split(n: int, limit: int) -> list[int]:
     """Sizes of the fewest stacks of at most `limit` that hold n variants, as equal as can be, the larger first."""
-    count = -(-n // limit)
-    return [n // count + (i < n % count) for i in range(count)]
+    return evenly(n, -(-n // limit))
+
+
+def evenly(n: int, parts: int) -> list[int]:
+    """Sizes of so many parts of n, as equal as can be, the larger first."""
+    return [n // parts + (i < n % parts) for i in range(parts)]
+
+
+def dealt(cfgs: Sequence[DictConfig], parts: int) -> list[list[DictConfig]]:
+    """The runs in so many parts of equal size, those of a group in as few of them as can be."""
+    together = [cfg for group in grouped(cfgs) for cfg in group]
+    return cut(together, evenly(len(together), parts))
 
 
 def cut(cfgs: Sequence[DictConfig], sizes: Sequence[int]) -> list[list[DictConfig]]:

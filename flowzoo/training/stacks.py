@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from flowzoo.build import build_stack, is_auto, source_of
-from flowzoo.runs.grouping import alone, cut, grouped, split
+from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
 from flowzoo.training.memory import limit_of
@@ -35,16 +35,9 @@ def run_stacks(cfgs: Sequence[DictConfig]) -> int:
     size = None if is_auto(settings.size) else int(settings.size)
     if processes <= 1:
         return _run_all(jobs, size)
-    shares: list[list[DictConfig]] = [[] for _ in range(processes)]
-    for group in grouped(jobs):
-        for share, piece in zip(shares, cut(group, _evenly(len(group), processes)), strict=True):
-            share.extend(piece)
+    shares = dealt(jobs, processes)
     _say(f"{len(jobs)} runs dealt to {processes} processes: {', '.join(str(len(share)) for share in shares)}")
     return _deal(shares, size)
-
-
-def _evenly(n: int, parts: int) -> list[int]:
-    return [n // parts + (i < n % parts) for i in range(parts)]
 
 
 def _gpus(cfg: DictConfig) -> int:
@@ -85,7 +78,7 @@ def _fitting(group: Sequence[DictConfig]) -> int:
 
 def described(sizes: Sequence[int]) -> str:
     if len(sizes) == 1:
-        return f"{sizes[0]} variants in 1 stack"
+        return f"{sizes[0]} variant{'s' if sizes[0] > 1 else ''} in 1 stack"
     shown = ", ".join(map(str, sizes[:-1]))
     return f"{sum(sizes)} variants in {len(sizes)} stacks of {shown} and {sizes[-1]}"
 
@@ -102,7 +95,7 @@ def _failed(stack: Sequence[DictConfig], error: Exception) -> None:
         except RunBusy as other:
             print(other, file=sys.stderr)
         except RunError as second:
-            print(f"failed: {words}; {second}", file=sys.stderr)
+            print(f"failed: {words}" + (f"; {second}" if str(second) != str(told) else ""), file=sys.stderr)
 
 
 def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:

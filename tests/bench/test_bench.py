@@ -1,6 +1,7 @@
 """Every command on tiny sizes: whole lines, each peer once, ratios of what was measured."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,12 @@ def test_startup_says_what_was_imported(bench: Any, monkeypatch: pytest.MonkeyPa
         (["step", "--image-tokens=17"], "--image-tokens 17: allowed is a square"),
         (["step", "--text-tokens=155"], "--text-tokens 155: allowed is a multiple"),
         (["step", "--precision=half"], "trainer.precision=half: allowed is auto"),
+        (["step", "--width=96"], "--width 96: allowed is a multiple of 64"),
+        (["step", "--seconds=nan"], "nan: allowed is a number greater than 0"),
+        (["fid", "--seconds=-1"], "-1: allowed is a number greater than 0"),
+        (["fid", "--repeats=0"], "0: allowed is an integer of at least 1"),
+        (["step", "--device=cpu", "--compile=cudagraphs"], "--compile cudagraphs: there is no GPU here"),
+        (["stacked", "--device=cpu", "--peer=processes-cudagraphs"], "--peer processes-cudagraphs: there is no GPU"),
         (["stacked", "--variants=2", "--gpus=3"], "--gpus 3: allowed is at most one a variant, 2"),
         (["fid", "--samples=100", "--dim=100"], "--samples 100: allowed is more than --dim 100"),
         (["sample", "--settings=1:5"], "allowed are at least 2 steps"),
@@ -141,6 +148,26 @@ def test_a_signal_under_lightning_ends_it_all(monkeypatch: Any, capsys: Any, tmp
     assert main() == 130
     out, err = capsys.readouterr()
     assert [json.loads(line).get("loop") for line in out.splitlines()] == [None, "bare"]
+    assert "stopped; the lines above are whole" in err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_destructor_swallowed_ends_it_all(monkeypatch: Any, capsys: Any) -> None:
+    class Careless:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def measured(*_: Any) -> float:
+        Careless()  # Python prints the KeyboardInterrupt and goes on
+        return 1.0
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(fid.THEIRS, "torch-fidelity", measured)
+    monkeypatch.setattr(sys, "argv", ["flowzoo.bench", "fid", "--samples=40", "--dim=4", "--repeats=1", "--device=cpu"])
+    assert main() == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    out, err = capsys.readouterr()
+    assert not any("peer" in json.loads(line) for line in out.splitlines())
     assert "stopped; the lines above are whole" in err
 
 

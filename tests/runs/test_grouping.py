@@ -4,7 +4,7 @@ import pytest
 from omegaconf import DictConfig
 
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
-from flowzoo.runs.grouping import alone, cut, grouped, is_stacked, split
+from flowzoo.runs.grouping import alone, cut, dealt, grouped, is_stacked, split
 from flowzoo.runs.identity import run_folder, run_hash, run_variant
 
 
@@ -49,6 +49,7 @@ def test_a_run_is_the_same_run_alone_or_stacked() -> None:
     [
         (["trainer.devices=2"], "trainer.devices=2"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2"),
+        (["trainer.strategy=ddp"], "trainer.strategy=ddp with trainer=stacked: allowed is auto"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
         (["stack.size=0"], "stack.size=0: allowed is auto or an integer"),
         (["stack.processes=many"], "stack.processes=many"),
@@ -74,3 +75,17 @@ def test_stacks_are_few_and_equal(n: int, limit: int, sizes: list[int]) -> None:
 def test_pieces_keep_the_order() -> None:
     cfgs = jobs("variant=rf,v_cos,eps_cos")
     assert [[run_variant(c) for c in piece] for piece in cut(cfgs, [2, 1])] == [["rf", "v/cos"], ["eps/cos"]]
+
+
+def test_runs_are_dealt_evenly_and_groups_kept_together() -> None:
+    def shares(cfgs: list[DictConfig], parts: int) -> list[list[int]]:
+        return [[len(group) for group in grouped(share)] for share in dealt(cfgs, parts)]
+
+    kinds = jobs("variant=rf,v_cos", "backbone=dit,crossdit,mmdit")
+    assert shares(kinds, 1) == [[2, 2, 2]]
+    assert shares(kinds, 2) == [[2, 1], [1, 2]]
+    assert shares(kinds, 3) == [[2], [2], [2]]
+    assert shares(kinds, 6) == [[1]] * 6
+    assert shares(jobs("variant=rf", "backbone=dit,crossdit,mmdit"), 2) == [[1, 1], [1]]
+    assert shares(jobs("variant=rf", "seed=range(61)"), 4) == [[16], [15], [15], [15]]
+    assert {run_folder(cfg) for share in dealt(kinds, 4) for cfg in share} == set(map(run_folder, kinds))
