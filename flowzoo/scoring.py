@@ -1,7 +1,9 @@
 """Samples a trained run in every sampler setting of the protocol, scores it, and writes one row a setting."""
 
 import math
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,7 @@ from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.names import variant_name
 from flowzoo.metrics.clip import clip_score
-from flowzoo.metrics.fid import frechet_distance, reference_moments
+from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.runs.identity import backbone_label
@@ -29,6 +31,7 @@ from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
+warnings.filterwarnings("ignore", category=FewSamples)  # an Evaluation says it once
 COLUMNS = 8  # of the sample grid
 AT_ONCE = 4096  # images whose features are computed at once
 
@@ -69,6 +72,8 @@ class Evaluation:
                 f"evaluation.samples={self.count} against {self.n_reference} held-out images: FID in "
                 f"{self.extractor.dim} dimensions is singular; allowed is more than {self.extractor.dim} of each"
             )
+        if told := few_samples(min(self.count, self.n_reference), self.extractor.dim):
+            print(told, file=sys.stderr)
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         self.reference = reference_moments(self.extractor, val, self.n_reference, Path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)

@@ -57,6 +57,9 @@ def folder_of(sweep: str, words: list[str]) -> Path:
         return Path(sweep)
     place = Path(given.get("runs", "runs"))
     if not (place / sweep).is_dir():
+        if sweep not in sweep_names() and not Path(sweep).is_file():
+            known = ", ".join(sweep_names())
+            raise ValueError(f"sweep {sweep}: allowed are {known}, a YAML file, or the folder of a sweep")
         sweep = load(sweep).name
     folder = place / given.get("sweep", sweep)
     if not folder.is_dir():

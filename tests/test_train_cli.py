@@ -102,6 +102,7 @@ BAD = [
     (["logger=neptune"], ["logger/neptune", "wandb"]),
     (["runs=FILE"], ["FILE", "is a file"]),
     (["foo=1"], ["foo"]),
+    (["stack.size=2"], ["stack.size: allowed with trainer=stacked", "engine=stacked"]),
     (["rf"], ["rf"]),
     (["path=rf,edm"], ["path=rf,edm", "--multirun"]),
     (["hydra.searchpath=[file:///no/such/conf]"], ["/no/such/conf"]),

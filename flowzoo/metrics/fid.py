@@ -21,6 +21,16 @@ class FewSamples(UserWarning):
     """FID is biased upwards below ten samples a dimension."""
 
 
+def few_samples(n: int, dim: int) -> str:
+    """What FewSamples says of n samples; empty where they are enough."""
+    return (
+        f"FID of N={n} samples in {dim} dimensions is strongly biased: compare at equal N only, and better use "
+        f"N >= {10 * dim}"
+        if n < 10 * dim
+        else ""
+    )
+
+
 def frechet_distance(one: Moments, other: Moments) -> float:
     """|mean difference|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, eq. 6).
 
@@ -35,13 +45,8 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     least = min(one.count, other.count)
     if least <= one.dim:
         raise ValueError(f"FID of N={least} samples in {one.dim} dimensions is singular; allowed: N > {one.dim}")
-    if least < 10 * one.dim:
-        warnings.warn(
-            f"FID of N={least} samples in {one.dim} dimensions is strongly biased: compare at equal N only, "
-            f"and better use N >= {10 * one.dim}",
-            FewSamples,
-            stacklevel=2,
-        )
+    if told := few_samples(least, one.dim):
+        warnings.warn(told, FewSamples, stacklevel=2)
     c1, c2 = one.covariance, other.covariance
     if not (c1.isfinite().all() and c2.isfinite().all()):
         return math.nan

@@ -144,8 +144,14 @@ def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytes
     before = {p: p.stat().st_mtime_ns for p in run_folder(undisturbed).rglob("*") if p.is_file() and p.name != ".lock"}
     capsys.readouterr()
     train_and_score(undisturbed)
-    assert "done already" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("is done already; nothing to do\n")
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_a_finished_run_says_what_is_asked_in_vain(undisturbed: DictConfig, tiny: Compose, capsys: Any) -> None:
+    train_and_score(tiny(*STEPS, "solver=heun", "evaluation.seed=5", runs="undisturbed"))
+    told = f"nothing to do (another solver, evaluation: python -m flowzoo.evaluate run={run_folder(undisturbed)} ...)"
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_interrupted_while_scoring_keeps_its_rows(
