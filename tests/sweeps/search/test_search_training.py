@@ -117,7 +117,7 @@ def test_a_batch_is_one_stack(tmp_path: Path, monkeypatch, capsys) -> None:
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.endswith("in 1 stack")] == [
         "2 variants in 1 stack",
-        "1 variants in 1 stack",
+        "1 variant in 1 stack",
     ]
     rows = trials(tmp_path / "runs" / "tiny")
     assert [row["state"] for row in rows] == ["done"] * 3
