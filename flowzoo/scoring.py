@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
-warnings.filterwarnings("ignore", category=FewSamples)  # an Evaluation says it once
+warnings.filterwarnings("ignore", category=FewSamples)  # Evaluation says it once
 COLUMNS = 8  # of the sample grid
 AT_ONCE = 4096  # images whose features are computed at once
 
@@ -43,6 +43,12 @@ class Setting:
     weights: str
     steps: int
     guidance: float
+
+
+@cache
+def _say(words: str) -> None:
+    """Once a process, whatever the number of its runs."""
+    print(words, file=sys.stderr)
 
 
 def settings_of(cfg: DictConfig) -> list[Setting]:
@@ -73,7 +79,7 @@ class Evaluation:
                 f"{self.extractor.dim} dimensions is singular; allowed is more than {self.extractor.dim} of each"
             )
         if told := few_samples(min(self.count, self.n_reference), self.extractor.dim):
-            print(told, file=sys.stderr)
+            _say(told)
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         self.reference = reference_moments(self.extractor, val, self.n_reference, Path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)
