@@ -283,20 +283,23 @@ def results(runs: Sequence[Run]) -> Results:
 def trained_with(runs: Sequence[Run]) -> dict[Path, str]:
     """Each run's values of the config keys that alone tell runs of one variant and seed apart, by folder.
 
-    Empty where there are no such runs.
+    Empty where there are no such runs; a run whose config is not there says nothing.
     """
-    alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for run in runs:
-        alike[run.variant, run.seed, run.dataset, run.backbone].append(run)
-    keys: set[str] = set()
-    for some in alike.values():
-        values = [flatten(run.config) for run in some] if len(some) > 1 else []
-        names = {name for own in values for name in own if not f"{name}.".startswith(_NOT_TRAINING)}
-        keys |= {name for name in names if len({own.get(name) for own in values}) > 1}
-    if not keys:
+        alike[run.variant, run.seed, run.dataset, run.backbone].append(run.folder)
+    if len(alike) == len(runs):  # as nearly always: no config needs to be read
         return {}
-    own = {run.folder: flatten(run.config) for run in runs}
+    values = {run.folder: flatten(run.config) if run.config else {} for run in runs}
+    keys: set[str] = set()
+    for folders in alike.values():
+        some = [values[folder] for folder in folders if values[folder]]
+        keys |= {name for own in some for name in own if len({other.get(name) for other in some}) > 1}
+    keys = {key for key in keys if not f"{key}.".startswith(_NOT_TRAINING)}
+    # A value that others are interpolated from is told once, by its shortest name.
+    told = {tuple(own.get(key) for own in values.values()): key for key in sorted(keys, key=len, reverse=True)}
     return {
-        folder: ", ".join(f"{key}={values[key]}" for key in sorted(keys) if key in values)
-        for folder, values in own.items()
+        folder: ", ".join(f"{key}={own[key]}" for key in sorted(told.values()) if key in own)
+        for folder, own in values.items()
+        if told
     }

@@ -48,9 +48,8 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
     if len(studies) + len(searches) > 1:
         links = "".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in sections)
         links += "".join(f'<a href="#search{i}">{escape(s.title)}</a>' for i, s in enumerate(searches))
-        contents = (
-            f"<nav>{links}</nav><p class=muted>Scores of different data, backbones and protocols do not compare.</p>"
-        )
+        words = "Scores of different data, backbones, protocols and training do not compare."
+        contents = f"<nav>{links}</nav><p class=muted>{words}</p>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

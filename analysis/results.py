@@ -8,11 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "training")
-RUN_LEVEL = (
-    "dataset",
-    "backbone",
-    "training",
-)  # known before anything is scored, so a run without scores names these alone
+RUN_LEVEL = ("dataset", "backbone", "training")  # known before anything is scored; all that a run without scores names
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
 UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing", "lost")

@@ -31,7 +31,6 @@ from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
-warnings.filterwarnings("ignore", category=FewSamples)  # Evaluation says it once
 COLUMNS = 8  # of the sample grid
 AT_ONCE = 4096  # images whose features are computed at once
 
@@ -147,9 +146,12 @@ class Evaluation:
                 shown.append(images.reshape(*lead, *images.shape[1:])[:, : self.cfg.evaluation.grid - first].cpu())
             progress(lead.numel())
         nfe, clips, lengths = made.nfe.reshape(-1), torch.cat(clip, 1).mean(1), torch.cat(length, 1).mean(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FewSamples)  # said at the start
+            fids = [frechet_distance(one, self.reference) for one in moments.each()]
         return [
-            Scores(int(nfe[i]), frechet_distance(one, self.reference), float(clips[i]), float(lengths[i]), images)
-            for i, (one, images) in enumerate(zip(moments.each(), torch.cat(shown, 1), strict=True))
+            Scores(int(nfe[i]), fid, float(clips[i]), float(lengths[i]), images)
+            for i, (fid, images) in enumerate(zip(fids, torch.cat(shown, 1), strict=True))
         ]
 
 

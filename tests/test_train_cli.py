@@ -103,6 +103,7 @@ BAD = [
     (["runs=FILE"], ["FILE", "is a file"]),
     (["foo=1"], ["foo"]),
     (["stack.size=2"], ["stack.size: allowed with trainer=stacked", "engine=stacked"]),
+    (["trainer=stacked", "stack.siz=2"], ["stack.siz", "'siz' is not"]),
     (["rf"], ["rf"]),
     (["path=rf,edm"], ["path=rf,edm", "--multirun"]),
     (["hydra.searchpath=[file:///no/such/conf]"], ["/no/such/conf"]),

@@ -2,8 +2,7 @@
 
 import signal
 import sys
-from argparse import ArgumentDefaultsHelpFormatter as Defaults
-from argparse import ArgumentParser
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser
 from contextlib import redirect_stdout
 
 from flowzoo.bench import fid, sample, stacked, startup, step
@@ -13,15 +12,24 @@ from flowzoo.runs.config import UserErrors, refuse
 COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "fid": fid, "startup": startup}
 
 
+class Help(ArgumentDefaultsHelpFormatter):
+    """Tells the defaults that are a word or a number."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return super()._get_help_string(action) if isinstance(action.default, str | int | float) else action.help
+
+
 def main() -> int:
     parser = ArgumentParser("flowzoo.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, module in COMMANDS.items():
         about = (module.__doc__ or "").splitlines()[0]
-        module.configure(commands.add_parser(name, help=about, description=about, formatter_class=Defaults))
+        module.configure(commands.add_parser(name, help=about, description=about, formatter_class=Help))
     args = parser.parse_args()
     report = Report(args.command, vars(args), sys.stdout)
-    before = signal.signal(signal.SIGINT, report.stop)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, report.stop)
     try:
         with redirect_stdout(sys.stderr):  # what training prints for people
             return COMMANDS[args.command].measure(args, report)

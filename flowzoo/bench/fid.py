@@ -29,9 +29,9 @@ SPECTRA: dict[str, Callable[[int, int], float]] = {
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--samples", type=positive, default=50_000, help="of each set; more than --dim")
-    parser.add_argument("--dim", type=positive, default=768)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--dim", type=positive, default=768, help="of the features")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--repeats", type=positive, default=5, help="that count; one more is for warming up")
     parser.add_argument(
         "--seconds", type=above_zero, default=60.0, help="no further repeat of a measurement after so many"
     )

@@ -23,7 +23,7 @@ PAPER = "50:1,50:2.5,50:5,5:5,10:5,25:5"  # sec. 5.1
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("--variants", type=positive, default=8)
+    parser.add_argument("--variants", type=positive, default=8, help="of the paper's 61")
     parser.add_argument("--samples", type=positive, default=2000, help="of each variant in each setting; 65 or more")
     parser.add_argument("--sample-batch", type=positive, default=500, help="evaluation.batch_size")
     parser.add_argument("--settings", type=pairs, default=pairs(PAPER), help=f"steps:guidance,... ({PAPER})")

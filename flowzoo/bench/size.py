@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from math import inf, isqrt
+from math import inf, isqrt, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +30,6 @@ def configure_size(parser: ArgumentParser) -> None:
     group.add_argument("--batch", type=positive, default=128, help="images a step, of each variant")
     group.add_argument("--images", type=positive, default=4096, help="of the data set")
     group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
-    group.add_argument(
-        "--compile",
-        choices=("auto", *MODES),
-        default="auto",
-        help="of ours; auto: as training does (CUDA graphs on a GPU)",
-    )
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
 
 
@@ -49,7 +43,13 @@ def configure_repeats(parser: ArgumentParser) -> None:
     )
 
 
-def configure_profile(parser: ArgumentParser) -> None:
+def configure_ours(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--compile",
+        choices=("auto", *MODES),
+        default="auto",
+        help="how ours is compiled; auto: as training does (CUDA graphs on a GPU)",
+    )
     parser.add_argument("--profile", type=positive, metavar="N", help="tell the N kernels that take longest of ours")
 
 
@@ -82,7 +82,10 @@ def positive(text: str) -> int:
 
 def above_zero(text: str) -> float:
     """For argparse: a finite number greater than 0."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
     if not 0 < value < inf:
         raise ArgumentTypeError(f"{text}: allowed is a number greater than 0")
     return value

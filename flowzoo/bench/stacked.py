@@ -19,8 +19,8 @@ from flowzoo.bench.size import (
     MODES,
     check_graphs,
     configs,
+    configure_ours,
     configure_peers,
-    configure_profile,
     configure_repeats,
     configure_size,
     mode_of,
@@ -28,6 +28,7 @@ from flowzoo.bench.size import (
     positive,
     words_of,
 )
+from flowzoo.runs.grouping import dealt as deal
 
 PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs")
 
@@ -38,7 +39,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--gpus", type=positive, default=1, help="to which the variants are dealt")
     configure_size(parser)
     configure_repeats(parser)
-    configure_profile(parser)
+    configure_ours(parser)
     configure_peers(parser, PEERS)
 
 
@@ -90,7 +91,7 @@ def measure(args: Namespace, report: Report) -> int:
         stack(cfgs, "stacked", ("bare", "lightning"))
         laps = (args.steps_per_repeat, args.repeats, args.seconds)
         if args.gpus > 1:
-            shares = [cfgs[k :: args.gpus] for k in range(args.gpus)]
+            shares = deal(cfgs, args.gpus)
             stack(shares[0], "share", ("lightning",))
             jobs = [
                 ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), ours, *laps)

@@ -31,7 +31,7 @@ RESULTS = "variant,fid,clip,steps,guidance\nrf,10,0.30,50,5\neps/linear,12,0.29,
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--repeats", type=positive, default=5, help="of each command")
 
 
 def measure(args: Namespace, report: Report) -> int:

@@ -16,8 +16,8 @@ from flowzoo.bench.size import (
     MODES,
     check_graphs,
     configs,
+    configure_ours,
     configure_peers,
-    configure_profile,
     configure_repeats,
     configure_size,
     mode_of,
@@ -33,7 +33,7 @@ OF_DIFFUSERS = {"diffusers": "eager", "diffusers-compiled": "compiled"}
 def configure(parser: ArgumentParser) -> None:
     configure_size(parser)
     configure_repeats(parser)
-    configure_profile(parser)
+    configure_ours(parser)
     configure_peers(parser, PEERS)
 
 

@@ -211,10 +211,10 @@ def refuse(program: str, error: Exception) -> NoReturn:
 def one_line(error: BaseException) -> str:
     """An error's message and its cause's, without Hydra's line breaks, search path and links."""
     texts = [str(error)]
-    if unstacked := re.search(r"Could not override '(stack\.\w+)'", texts[0]):
-        return f"{unstacked[1]}: allowed with trainer=stacked alone, which is a sweep's engine=stacked"
     if isinstance(error.__cause__, OmegaConfBaseException):
         texts.append(str(error.__cause__))
+    if unstacked := re.search(r"override '(stack\.\w+)'.*Key 'stack' is not", "\n".join(texts), re.DOTALL):
+        return f"{unstacked[1]}: allowed with trainer=stacked alone, which is a sweep's engine=stacked"
     lines = [
         line
         for text in texts

@@ -66,7 +66,7 @@ def evenly(n: int, parts: int) -> list[int]:
 
 
 def dealt(cfgs: Sequence[DictConfig], parts: int) -> list[list[DictConfig]]:
-    """The runs in so many parts of equal size, those of a group in as few of them as can be."""
+    """The runs in so many parts of equal size, those of a group side by side."""
     together = [cfg for group in grouped(cfgs) for cfg in group]
     return cut(together, evenly(len(together), parts))
 

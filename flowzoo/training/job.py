@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,8 +20,6 @@ from flowzoo.training.fit import fit, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
-
-SCORING = ("solver", "metric", "evaluation")  # of a config, what flowzoo.evaluate can change of a finished run
 
 
 def train_and_score(cfg: DictConfig) -> None:
@@ -41,7 +39,8 @@ def train_and_score(cfg: DictConfig) -> None:
     run = Run.create(cfg)
     with run.lock():
         if run.state in FINISHED or is_stopped(cfg, run):
-            told = f"{run.path} is {run.state} already; nothing to do{passed_over(cfg, run)}"
+            more = " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
+            told = f"{run.path} is {run.state} already; nothing to do{more}"
             console.print(told, highlight=False, soft_wrap=True, markup=False)
             return
         run.set_config(cfg)
@@ -54,16 +53,6 @@ def train_and_score(cfg: DictConfig) -> None:
         except KeyboardInterrupt:
             run.set_status("preempted")
             raise Interrupted(f"{run.path} stopped; what is saved and scored is kept") from None
-
-
-def passed_over(cfg: DictConfig, run: Run) -> str:
-    """What a command for a finished run asks for in vain, in parentheses; empty where it is nothing."""
-    asked, had = (
-        {key: OmegaConf.to_container(config[key], resolve=True) for key in SCORING if key in config}
-        for config in (cfg, run.config)
-    )
-    other = ", ".join(key for key in asked if asked[key] != had.get(key))
-    return f" (another {other}: python -m flowzoo.evaluate run={run.path} ...)" if other else ""
 
 
 def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:

@@ -16,7 +16,6 @@ from flowzoo.build import build_stack, is_auto, source_of
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
-from flowzoo.training.job import passed_over
 from flowzoo.training.memory import limit_of
 from flowzoo.training.signals import end_with_parent, handled_by
 from flowzoo.training.stack import train_and_score_stack
@@ -30,10 +29,7 @@ def run_stacks(cfgs: Sequence[DictConfig]) -> int:
     settings = cfgs[0].stack
     jobs = [cfg for cfg in map(alone, cfgs) if Run(run_folder(cfg)).state not in FINISHED]
     if len(jobs) < len(cfgs):
-        left = {run_folder(cfg) for cfg in jobs}
-        one = next(cfg for cfg in cfgs if run_folder(cfg) not in left)  # all are told the same of scoring
-        told = passed_over(one, Run(run_folder(one)))
-        _say(f"{len(cfgs) - len(jobs)} of {len(cfgs)} runs are finished already{told}")
+        _say(f"{len(cfgs) - len(jobs)} of {len(cfgs)} runs are finished already")
     wanted = settings.processes
     processes = min(len(jobs), _gpus(cfgs[0]) if is_auto(wanted) else wanted)
     size = None if is_auto(settings.size) else int(settings.size)

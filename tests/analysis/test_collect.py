@@ -143,6 +143,35 @@ def test_runs_that_were_trained_differently_are_told_apart(tmp_path: Path) -> No
     ]
 
 
+def test_runs_without_scores_stay_with_those_that_were_trained_as_they_were(tmp_path: Path) -> None:
+    for name in ("rf", "v/cos", "eps/linear"):
+        for lr in (1e-3, 1e-4):
+            states = {("v/cos", 1e-3): "diverged", ("eps/linear", 1e-4): "failed"}
+            write_run(tmp_path, name, lr=lr, state=states.get((name, lr), "done"))
+    runs = collect([tmp_path])
+    slow, fast = studies(runs, results(runs))
+    assert [len(study.runs) for study in (slow, fast)] == [3, 3]
+    assert [entry.variant for entry in fast.ranking.entries if entry.diverged] == ["v/cos"]
+    assert [entry.variant for entry in slow.ranking.unranked] == ["eps/linear"]
+    assert "failed" in slow.ranking.unranked[0].reason
+
+
+def test_a_run_without_a_config_says_nothing_of_training(tmp_path: Path) -> None:
+    for lr in (1e-3, 1e-4):
+        write_run(tmp_path, "rf", lr=lr)
+    (write_run(tmp_path, "rf", lr=1e-5, state="running") / "config.yaml").write_text("a: [1")
+    assert results(collect([tmp_path])).values("training") == ["optimizer.lr=0.0001", "optimizer.lr=0.001"]
+
+
+def test_a_value_that_another_is_interpolated_from_is_told_once(tmp_path: Path) -> None:
+    for captions in ("mix", "terse"):
+        folder = write_run(tmp_path / captions, "rf")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["captions"] = config["data"]["source"]["captions"] = captions
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert results(collect([tmp_path])).values("training") == ["captions=mix", "captions=terse"]
+
+
 def test_other_variants_and_seeds_alone_say_nothing_of_training(tmp_path: Path) -> None:
     write_run(tmp_path, "rf", lr=1e-4)
     write_run(tmp_path, "v/cos")

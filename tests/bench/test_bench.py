@@ -113,6 +113,7 @@ def test_startup_says_what_was_imported(bench: Any, monkeypatch: pytest.MonkeyPa
         (["step", "--width=96"], "--width 96: allowed is a multiple of 64"),
         (["step", "--seconds=nan"], "nan: allowed is a number greater than 0"),
         (["fid", "--seconds=-1"], "-1: allowed is a number greater than 0"),
+        (["fid", "--seconds=soon"], "soon: allowed is a number greater than 0"),
         (["fid", "--repeats=0"], "0: allowed is an integer of at least 1"),
         (["step", "--device=cpu", "--compile=cudagraphs"], "--compile cudagraphs: there is no GPU here"),
         (["stacked", "--device=cpu", "--peer=processes-cudagraphs"], "--peer processes-cudagraphs: there is no GPU"),

@@ -144,14 +144,8 @@ def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytes
     before = {p: p.stat().st_mtime_ns for p in run_folder(undisturbed).rglob("*") if p.is_file() and p.name != ".lock"}
     capsys.readouterr()
     train_and_score(undisturbed)
-    assert capsys.readouterr().out.endswith("is done already; nothing to do\n")
+    assert "is done already; nothing to do (flowzoo.evaluate scores it" in " ".join(capsys.readouterr().out.split())
     assert before == {p: p.stat().st_mtime_ns for p in before}
-
-
-def test_a_finished_run_says_what_is_asked_in_vain(undisturbed: DictConfig, tiny: Compose, capsys: Any) -> None:
-    train_and_score(tiny(*STEPS, "solver=heun", "evaluation.seed=5", runs="undisturbed"))
-    told = f"nothing to do (another solver, evaluation: python -m flowzoo.evaluate run={run_folder(undisturbed)} ...)"
-    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_interrupted_while_scoring_keeps_its_rows(
@@ -239,6 +233,13 @@ def test_another_solver_leaves_the_picture_that_reports_compare(undisturbed: Dic
     assert len(run.rows()) == 2 * before
     assert (run.path / "samples" / "grid.png").read_bytes() == grid
     assert len(list((run.path / "samples").glob("*heun_common*.png"))) == before
+
+
+def test_few_samples_are_said_once(undisturbed: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    scoring._say.cache_clear()
+    for _ in range(2):
+        score_trained(undisturbed, Run.open(run_folder(undisturbed)), "best")
+    assert capsys.readouterr().err.count("is strongly biased") == 1
 
 
 def test_samples_that_are_not_finite_get_no_score(undisturbed: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,6 @@ def test_sizes_are_said_and_finished_runs_left_out(jobs: Jobs, seen, capsys) -> 
     assert "stack" not in Run(run_folder(cfgs[0])).config
     assert run_stacks(cfgs) == 0
     assert len(seen) == 3
-    assert run_stacks(jobs("rf", "solver=heun")) == 0
-    assert "1 of 1 runs are finished already (another solver: python -m flowzoo.evaluate" in capsys.readouterr().out
 
 
 def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) -> None:
