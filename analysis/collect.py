@@ -140,18 +140,22 @@ class Run:
     @property
     def dataset(self) -> str:
         """The data set as rows name it; empty where neither rows, plan nor config say."""
+        if told := self._told("dataset"):
+            return told
         data = self.config.get("data")
-        told = self.planned.get("dataset") or (data.get("name") if isinstance(data, dict) else None)
-        return next((row["dataset"] for row in self.rows if row.get("dataset")), str(told or ""))
+        return str((data.get("name") if isinstance(data, dict) else None) or "")
 
     @property
     def backbone(self) -> str:
         """The backbone as rows name it; empty where neither rows, plan nor config say."""
+        if told := self._told("backbone"):
+            return told
         config = self.config.get("backbone")
-        told = self.planned.get("backbone")
-        if not told and isinstance(config, dict) and "_target_" in config:
-            told = backbone_label({"backbone": config})
-        return next((row["backbone"] for row in self.rows if row.get("backbone")), str(told or ""))
+        return backbone_label({"backbone": config}) if isinstance(config, dict) and "_target_" in config else ""
+
+    def _told(self, column: str) -> str:
+        """By rows or the plan; the config, which takes longer to read, is not asked."""
+        return next((row[column] for row in self.rows if row.get(column)), str(self.planned.get(column) or ""))
 
     @property
     def images_per_s(self) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.ranking import Entry, Ranking, rank
-from analysis.results import SETTING, Results, read
+from analysis.results import GROUP, SETTING, Results, read
 
 RANK_COLUMNS = ("variant", "rank_all", "rank_5_steps", "rank_50_steps", "rank_50_all", "n_settings")
 # what several seeds add; the scores are means over settings, of seeds that have all of them
@@ -88,9 +88,7 @@ def notes(ranking: Ranking, results: Results) -> list[str]:
         lines.append(f"not ranked ({len(ranking.unranked)}):")
         lines += [f"  {entry.variant}: {entry.reason}" for entry in ranking.unranked]
     if not ranking.ranked:
-        varying = [
-            name for name in ("dataset", "backbone", "protocol", "training", "seed") if len(results.values(name)) > 1
-        ]
+        varying = [name for name in (*GROUP, "seed") if len(results.values(name)) > 1]
         lines.append(f"no variant has all {len(ranking.settings)} settings of every seed; choose some with --include-…")
         lines += [f"  --include-{name}: {', '.join(results.values(name))}" for name in varying]
     return lines

@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.fronts import fronts
 from analysis.resampling import resampled
-from analysis.results import RUN_LEVEL, Results, Row
+from analysis.results import Results, Row, belongs
 
 Setting = tuple[str, ...]
 
@@ -137,7 +137,7 @@ class _Table:
                 diverged[row.seed, row.run_level].add(row.variant)
         self.present = {
             (seed, setting): set(rows).union(
-                *(v for (s, where), v in diverged.items() if s == seed and _belongs(where, setting, self.columns))
+                *(v for (s, where), v in diverged.items() if s == seed and belongs(where, setting, self.columns))
             )
             for (seed, setting), rows in self.scored.items()
         }
@@ -195,12 +195,6 @@ class _Table:
         if len(self.seeds) > 1:
             parts.append(f"complete in {n_seeds} of {len(self.seeds)} seeds")
         return ", ".join(parts)
-
-
-def _belongs(run_level: tuple[str, ...], setting: Setting, columns: tuple[str, ...]) -> bool:
-    """Whether a run of this data set and backbone should have the setting; an empty cell says nothing."""
-    where = dict(zip(columns, setting, strict=True))
-    return all(not own or where.get(name, own) == own for name, own in zip(RUN_LEVEL, run_level, strict=True))
 
 
 def _with_noise(entries: list[Entry], table: _Table) -> list[Entry]:

@@ -12,9 +12,9 @@ from analysis.collect import collect, results
 from analysis.markdown import markdown
 from analysis.page import page
 from analysis.rank import add_filters, as_csv, filters, scores_as_csv
-from analysis.results import Results
+from analysis.results import GROUP, Results
 from analysis.searches import searches
-from analysis.study import GROUP, Study, studies
+from analysis.study import Study, studies
 
 
 def report(

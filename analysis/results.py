@@ -9,6 +9,7 @@ from pathlib import Path
 
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "training")
 RUN_LEVEL = ("dataset", "backbone", "training")  # known before anything is scored; all that a run without scores names
+GROUP = ("dataset", "backbone", "protocol", "training")  # of which scores must agree to be compared at all
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
 UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing", "lost")
@@ -72,6 +73,12 @@ class Results:
             # a run without scores says only what is known before: kept, it is reported as not ranked
             rows = [row for row in rows if (got := row.record.get(column, "")) in kept or not (got or row.setting)]
         return Results(self.columns, rows)
+
+
+def belongs(run_level: Sequence[str], where: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether a run of which so much is known should have scores there; an empty cell says nothing."""
+    there = dict(zip(columns, where, strict=True))
+    return all(not own or there.get(name, own) == own for name, own in zip(RUN_LEVEL, run_level, strict=True))
 
 
 def natural(text: str) -> tuple[int, float, str]:

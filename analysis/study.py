@@ -12,10 +12,8 @@ from analysis.collect import Run
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
 from analysis.rank import NOISE
 from analysis.ranking import Entry, Ranking, rank
-from analysis.results import RUN_LEVEL, Results, Row, natural
+from analysis.results import GROUP, Results, Row, belongs, natural
 from analysis.words import flatten, lookup, number, say
-
-GROUP = ("dataset", "backbone", "protocol", "training")
 
 
 @dataclass(frozen=True)
@@ -220,16 +218,10 @@ def studies(runs: Sequence[Run], results: Results) -> list[Study]:
     by_folder = {str(run.folder): run for run in runs}
     out = []
     for key in keys:
-        rows = [row for row, own in keyed if own == key or (row.setting is None and _may_belong(row, key))]
+        rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
         sources = dict.fromkeys(row.source for row in rows)
         out.append(Study(key, [by_folder[s] for s in sources], Results(results.columns, rows)))  # type: ignore[arg-type]
     return out
-
-
-def _may_belong(row: Row, key: Sequence[str]) -> bool:
-    """Whether what is known of a run without scores speaks for this study; an empty cell says nothing."""
-    study = dict(zip(GROUP, key, strict=True))
-    return all(not own or own == study[name] for name, own in zip(RUN_LEVEL, row.run_level, strict=True))
 
 
 def _places(values: Sequence[float]) -> list[float]:
