@@ -1,8 +1,9 @@
 """python -m sweeps run SWEEP [words] [-j K]: every planned run that is not finished, on this machine."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from flowzoo.runs.arguments import positive
 from flowzoo.runs.grouping import is_stacked
 from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, planned
@@ -17,14 +18,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def add_jobs(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "-j", "--jobs", type=_count, default=1, metavar="K", help="so many runs at a time, 1 by default"
+        "-j", "--jobs", type=positive, default=1, metavar="K", help="so many runs at a time, 1 by default"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
-    return int(text)
 
 
 def main(args: Namespace) -> int:

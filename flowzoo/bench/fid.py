@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.bench.report import Report, machine, spread, version_of
-from flowzoo.bench.size import above_zero, configure_peers, peers_of, positive
+from flowzoo.bench.size import configure_peers, peers_of
+from flowzoo.runs.arguments import above_zero, positive
 
 if TYPE_CHECKING:
     from torch import Tensor

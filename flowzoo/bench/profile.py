@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from flowzoo import captured
 from flowzoo.bench.stopwatch import synchronize
 
-WARM_UPS = 5  # more than a captured step takes before it is a graph
+WARM_UPS = captured.WARM_UPS + 3  # a captured step is a graph by then
 NAME = 160  # characters of a kernel's name that are told
 
 

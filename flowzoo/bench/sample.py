@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowzoo.bench.report import Report
-from flowzoo.bench.size import configs, configure_peers, configure_size, peers_of, positive, words_of
+from flowzoo.bench.size import configs, configure_peers, configure_size, peers_of, words_of
+from flowzoo.runs.arguments import positive
 
 if TYPE_CHECKING:
     from flowzoo.bench.measure import Measure

@@ -1,8 +1,8 @@
 """The size of a network and of its batch, from options to a config as `flowzoo.train` composes it."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from math import inf, isqrt, nan
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from flowzoo.bench.report import Report
 from flowzoo.formulation.names import TABLE, file_name
+from flowzoo.runs.arguments import above_zero, positive
 from flowzoo.runs.check import check_train
 from flowzoo.runs.config import compose_jobs, config_loader
 
@@ -71,24 +72,6 @@ def peers_of(args: Namespace, known: Sequence[str]) -> list[str]:
 def mode_of(args: Namespace, automatic: str | None) -> str | None:
     """How ours is compiled."""
     return automatic if args.compile == "auto" else MODES[args.compile]
-
-
-def positive(text: str) -> int:
-    """For argparse: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text}: allowed is an integer of at least 1")
-    return int(text)
-
-
-def above_zero(text: str) -> float:
-    """For argparse: a finite number greater than 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = nan
-    if not 0 < value < inf:
-        raise ArgumentTypeError(f"{text}: allowed is a number greater than 0")
-    return value
 
 
 def check_graphs(args: Namespace, peers: list[str], device: "torch.device", report: Report) -> list[str]:

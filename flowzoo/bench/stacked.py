@@ -25,9 +25,9 @@ from flowzoo.bench.size import (
     configure_size,
     mode_of,
     peers_of,
-    positive,
     words_of,
 )
+from flowzoo.runs.arguments import positive
 from flowzoo.runs.grouping import dealt as deal
 
 PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs")

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from flowzoo.bench.report import Report, spread
-from flowzoo.bench.size import positive
+from flowzoo.runs.arguments import positive
 
 COMMANDS = (
     ("flowzoo.train", "--help"),

@@ -67,24 +67,24 @@ def measure(args: Namespace, report: Report) -> int:
             for loop, run in (("bare", subject.bare), ("lightning", subject.lightning)):
                 rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
 
-        mode = mode_of(args, compile_mode_of(cfg, device))
+        chosen = mode_of(args, compile_mode_of(cfg, device))
         with report.measuring(measure="ours"):
-            both("ours", mode)
+            both("ours", chosen)
         bench.clear()
         for peer in peers:
             with report.measuring(peer=peer), fused.without():
                 if peer == "eager":
                     both(peer, None)
                 elif peer in OF_PLAIN:
-                    its = MODES[OF_PLAIN[peer]]
-                    run = taking(flowzoo_step, cfg, fresh, device, its)
-                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=its)
+                    mode = MODES[OF_PLAIN[peer]]
+                    run = taking(flowzoo_step, cfg, fresh, device, mode)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
                 elif find_spec("diffusers") is None:
                     report.skipped(peer, "not installed")
                 else:
-                    its = MODES[OF_DIFFUSERS[peer]]
-                    run = taking(diffusers_step, cfg, fresh, device, its)
-                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=its)
+                    mode = MODES[OF_DIFFUSERS[peer]]
+                    run = taking(diffusers_step, cfg, fresh, device, mode)
+                    rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
             bench.clear()
         ours = rates.get("ours-lightning")
         ratios = {
@@ -94,7 +94,7 @@ def measure(args: Namespace, report: Report) -> int:
         }
         report.line(ratios=ratios, lightning_overhead=overhead(rates, "ours"), eager_overhead=overhead(rates, "eager"))
         if args.profile:  # after all that is timed, which a profiler may slow down
-            bench.profile(lambda: subject_of("profile", mode))
+            bench.profile(lambda: subject_of("profile", chosen))
     return 1 if report.failed else 0
 
 
