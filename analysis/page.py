@@ -16,6 +16,7 @@ from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
 from analysis.markup import Marks, figure, table
+from analysis.outputs import GENERATOR
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
 from analysis.search_section import search_section
@@ -53,7 +54,7 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'{GENERATOR}<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(title)}</title><style>{(here / 'page.css').read_text()}</style></head><body>"
         f"<header><div><h1>{escape(title)}</h1>"
         "<p>Training formulations ranked by non-dominated sorting on FID and CLIP score, after "

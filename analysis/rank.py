@@ -7,8 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from analysis.outputs import check_file, write
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, SETTING, Results, read
+from flowzoo.runs.files import RunError
 
 RANK_COLUMNS = ("variant", "rank_all", "rank_5_steps", "rank_50_steps", "rank_50_all", "n_settings")
 # what several seeds add; the scores are means over settings, of seeds that have all of them
@@ -153,19 +155,28 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raises ValueError for an output that must not be written."""
+    if args.output and args.scores and args.output.resolve() == args.scores.resolve():
+        raise ValueError(f"--scores {args.scores}: this is the file of -o; allowed is another file")
+    for option, path, header in (("-o", args.output, RANK_COLUMNS), ("--scores", args.scores, SCORE_COLUMNS)):
+        if path:
+            check_file(option, path, [args.file] if args.file.exists() else [], [header])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a user's mistake is one line on stderr and exit code 2."""
     args = parser().parse_args(argv)
     try:
+        _check_outputs(args)
         results = load(args.file).include(filters(args))
         ranking = rank(results)
         text = as_csv(ranking) if args.csv else as_text(ranking, results)
         if args.output:
-            kept = as_csv(ranking) if args.output.suffix == ".csv" else text
-            args.output.write_text(kept, encoding="utf-8")
+            write(args.output, as_csv(ranking) if args.output.suffix == ".csv" else text)
         if args.scores:
-            args.scores.write_text(scores_as_csv(ranking, results), encoding="utf-8")
-    except (ValueError, OSError) as error:
+            write(args.scores, scores_as_csv(ranking, results))
+    except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     sys.stdout.write(text)

@@ -10,11 +10,15 @@ from types import MappingProxyType
 
 from analysis.collect import collect, results
 from analysis.markdown import markdown
+from analysis.outputs import PAGE, check_folder
 from analysis.page import page
 from analysis.rank import add_filters, as_csv, filters, scores_as_csv
 from analysis.results import GROUP, Results
 from analysis.searches import searches
 from analysis.study import Study, studies
+from flowzoo.runs.files import RunError, replace
+
+FILES = (PAGE, "report.md", "ranking.csv", "scores.csv", "results.csv")
 
 
 def report(
@@ -30,8 +34,10 @@ def report(
     `include` names what of each column to keep (`Results.include`).
 
     Raises:
-        ValueError: no run is found, two runs claim the same (variant, seed, setting), or nothing is to be included.
+        ValueError: no run is found, two runs claim the same (variant, seed, setting), nothing is to be included, or
+            `folder` has other files in the place of these.
     """
+    check_folder("-o", folder, FILES)
     found_searches = searches(roots)
     inside = {search.folder for search in found_searches}
     runs = collect([root for root in roots if root not in inside]) if set(roots) - inside else []
@@ -39,15 +45,15 @@ def report(
     found = studies(runs, rows) if runs else []
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
-        "report.html": page(found, title, found_searches),
+        PAGE: page(found, title, found_searches),
         "report.md": markdown(found, title, found_searches),
     }
     if runs:
         written |= {"ranking.csv": _rankings(found), "scores.csv": _scores(found), "results.csv": _results(rows)}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in written.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder / "report.html"
+    for name, text in written.items():  # the page first: it says that the others are a report's
+        replace(folder / name, text)
+    return folder / PAGE
 
 
 def _rankings(found: Sequence[Study]) -> str:
@@ -101,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         path = report(args.runs, args.output, args.title, filters(args))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(path)

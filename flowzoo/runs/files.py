@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from hydra.errors import InstantiationException
-
 # What the system refuses that no program can help.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -53,6 +51,8 @@ def explained(error: Exception) -> Exception:
 
     What an object's constructor refuses comes wrapped by Hydra.
     """
+    from hydra.errors import InstantiationException  # half a second, which commands that only read files do without
+
     if isinstance(error, RunError):
         return error
     cause = error.__cause__
