@@ -53,7 +53,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     # C1 C2 has the eigenvalues of the symmetric F^T C2 F with C1 = F F^T; negative ones are rounding.
     factor = _factor(c1)
     cross = torch.linalg.eigvalsh(factor.T @ c2 @ factor).clamp(min=0).sqrt().sum()
-    return float((one.mean - other.mean).square().sum() + c1.trace() + c2.trace() - 2 * cross)
+    return float(one.mean_less(other).square().sum() + c1.trace() + c2.trace() - 2 * cross)
 
 
 def _factor(covariance: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def reference_moments(extractor: ClipExtractor, source: Source, n: int, cache: P
     if not 0 < n <= len(source):
         raise ValueError(f"a reference of n={n} images; allowed: 1 to {len(source)}, the images of {source.name}")
     key = json.dumps([extractor.identity, source.fingerprint, n], sort_keys=True)
-    path = cache / f"reference-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
+    path = cache / f"moments-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
     if path.is_file():
         return Moments.load(path)
     moments = Moments(extractor.dim)

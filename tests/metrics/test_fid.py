@@ -68,6 +68,13 @@ def test_not_finite_features_have_no_finite_distance() -> None:
     assert math.isnan(distance(x, y))
 
 
+@pytest.mark.parametrize("far", [3e4, 1e6, 1e8])
+def test_features_far_from_zero_are_as_far_apart_as_centred_ones(far: float) -> None:
+    x, y = features(500) + far, features(400, seed=1) + far
+    assert distance(x, y) == pytest.approx(distance(x - far, y - far), rel=1e-8)
+    assert distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
 class Peer(nn.Module):
     """Our extractor as the feature network of torchmetrics."""
 
