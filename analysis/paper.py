@@ -61,7 +61,7 @@ PROTOCOL: tuple[Deviation, ...] = (
     Deviation("EMA form", "plain", ("ema.bias_correction",), (False,), words=("plain", "bias-corrected")),
     Deviation("Samples a setting", "1000", ("evaluation.samples",), (1000,)),
     Deviation("Weights scored", "EMA and raw", ("evaluation.weights",)),
-    Deviation("Solver", "Euler", ("solver.rule", "solver.grid", "solver.shift")),
+    Deviation("Solver", "Euler steps of eq. 1 (literally: euler_t)", ("solver.rule", "solver.grid", "solver.shift")),
     Deviation("EDM's sigma_data", "0.5", ("sigma_data",), (0.5,)),
 )
 PAPER_SETTINGS = (

@@ -6,11 +6,13 @@ from functools import cache
 import pytest
 import torch
 from ideal import GAUSSIAN, MIXTURE, build, exact_start, ideal_net, quantiles
+from torch import Tensor
 from torch.testing import assert_close
 
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.names import TABLE, parse
 from flowzoo.formulation.schedule import EDM, EDMRF, RF, Cosine, EDMCosine
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.formulation.target import F, V, Velocity
 from flowzoo.formulation.timestep import Uniform
 from flowzoo.sampling.grid import Common, Grid, Karras, Path, UniformT
@@ -98,13 +100,49 @@ def test_network_evaluations_are_counted(rule: Rule) -> None:
     assert run(build(TABLE["eps/linear"]), rule, Common(), 50).nfe == rule.evaluations(47)
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("rule", [Recombine(), Heun()], ids=lambda rule: rule.name)
 @pytest.mark.parametrize("name", ["rf", "eps/cos", "v/linear"])
 def test_the_end_is_the_last_estimate_exactly(rule: Rule, name: str) -> None:
     form = build(TABLE[name])
     goal = torch.tensor([0.25, -3.0], dtype=torch.float64)
     sample = rule.sample(lambda z, c: c.target(goal, (z - c.a * goal) / c.b), form, goal, Path().levels(form, 7))
     assert_close(sample.x0, goal, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["rf", "v/cos", "eps/cos", "eps/linear", "v/linear"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_euler_in_t_is_eulers_method_to_the_last_step(name: str, steps: int) -> None:
+    form = build(TABLE[name])
+    net, levels = ideal_net(form), UniformT().levels(form, steps)
+    z = eps = exact_start(form, levels[0])
+    nodes = form.at_sigma(levels)
+    z = nodes[0].b * z
+    for i in range(steps):
+        v = nodes[i].velocity(*nodes[i].decode(z, net(z, nodes[i])))
+        z = z + (nodes[i + 1].t - nodes[i].t) * v
+    assert_close(EulerT().sample(net, form, eps, levels).x0, z, rtol=1e-13, atol=1e-13)
+
+
+def test_the_literal_last_step_is_the_better_on_linear() -> None:
+    """What the docstring says: ending on the estimate of the data instead, .34."""
+    assert errors_of("v/linear", "euler_t", "path", 5)["gaussian"] == pytest.approx(0.062, abs=1e-3)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("names", [["rf"], ["v/cos"], ["eps/linear"], ["rf", "eps/cos", "eps/linear"]], ids=",".join)
+def test_gradients_from_where_a_is_zero(rule: Rule, names: list[str]) -> None:
+    """Of noise and weights, against finite differences; in a stack a = 0 for some variants alone."""
+    forms = [build(TABLE[name]) for name in names]
+    form = forms[0] if len(forms) == 1 else StackedFormulation(forms)
+    solver = Solver(rule, Common())
+    w = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
+    eps = torch.tensor([0.4, -1.3, 2.0], dtype=torch.float64, requires_grad=True)
+
+    def sampled(w: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        made = solver.sample(lambda z, c: torch.tanh(w[0] * c.c_in * z + w[1]) + c.label / 1000 * z, form, eps, 4)
+        return made.x0, made.path_length
+
+    assert torch.autograd.gradcheck(sampled, (w, eps))
 
 
 def test_path_length_for_rf_is_the_sum_of_v_dt() -> None:
