@@ -1,97 +1,168 @@
-"""Where the files of an image set lie: a directory, or a zip whose entries are stored, not compressed."""
+"""The files of an image set: those of a directory, or of a zip."""
 
+import io
 import mmap
 import os
+import stat
 import struct
 import zipfile
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from flowzoo.data.passed import Passed
+
+# What other programs leave beside images: macOS, Windows, network disks. Names that begin with a dot are theirs too.
+_SYSTEM = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
+_SYSTEM |= {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+_BY_SYSTEM = "left by other programs"
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class File:
-    folder: str  # the directory it lies in: its class
-    name: str  # from the root, with /
+    folder: str  # the directory it lies in, without those above; empty at the top
+    name: str  # from the top, with /
     size: int  # bytes
-    crc: int = 0  # zip only
-    header: int = 0  # zip only: offset of the local header
+    # Of a zip alone.
+    crc: int = 0
+    header: int = 0  # offset of the local header
+    packed: int = 0  # bytes in the zip
+    deflated: bool = False
 
 
 class Archive(Protocol):
     path: Path
-    files: list[File]  # the images, sorted by class, then name
+    files: list[File]  # sorted by folder, then name; what other programs left is not among them
+    passed: Passed
 
     def read(self, file: File) -> bytes:
-        """The file's content; from any thread and process."""
+        """The file's content; from any thread and process. Raises OSError, ValueError or zlib.error."""
+
+    def open(self, file: File) -> BinaryIO:
+        """The file's content as a stream, of which a directory reads no more than is asked for. Raises as `read`."""
 
     def crc(self, file: File) -> int:
         """CRC-32 of the content."""
 
 
-def _image(name: str) -> bool:
-    parts = name.split("/")
-    # macOS puts files of its own beside images: __MACOSX/ and ._name.
-    return (
-        len(parts) > 1 and name.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__MACOSX")) for p in parts)
-    )
+def open_archive(path: Path) -> Archive:
+    """Raises FileNotFoundError for a missing path, ValueError for one that is neither a directory nor a zip."""
+    if not path.exists():
+        raise FileNotFoundError(f"no such directory or zip: {path}")
+    return Directory(path) if path.is_dir() else Zip(path)
+
+
+def _file(name: str, size: int, **zipped: Any) -> File:
+    return File(name.rpartition("/")[0].rpartition("/")[2], name, size, **zipped)
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 class Directory:
+    """Links are followed, but every directory is read once, by its own name where it has one below `path`.
+
+    A link that leads nowhere is a file that cannot be read. Raises ValueError for a directory that cannot be listed.
+    """
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files = []
-        for root, _, names in os.walk(path, followlinks=True):
-            folder = Path(root).relative_to(path).as_posix()
-            for name in names:
-                if _image(f"{folder}/{name}") and folder != ".":
-                    size = os.stat(os.path.join(root, name)).st_size
-                    self.files.append(File(folder.rpartition("/")[2], f"{folder}/{name}", size))
+        self.passed = Passed()
+        self.files: list[File] = []
+        seen: set[tuple[int, int]] = set()
+        found, links = deque([""]), deque[str]()
+        while found or links:
+            folder = found.popleft() if found else links.popleft()
+            status = os.stat(path / folder)
+            if (status.st_dev, status.st_ino) in seen:
+                self.passed.add("links to folders that are read already", folder)
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            self._list(folder, found, links)
         self.files.sort()
+
+    def _list(self, folder: str, found: deque[str], links: deque[str]) -> None:
+        try:
+            with os.scandir(self.path / folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(f"the folder {self.path / folder} cannot be listed: {error.strerror}") from error
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if _is_system(entry.name):
+                self.passed.add(_BY_SYSTEM, name)
+                continue
+            try:
+                mode, size = (status := os.stat(entry.path)).st_mode, status.st_size
+            except OSError:  # a link that leads nowhere, or in a circle
+                mode, size = stat.S_IFREG, 0
+            if stat.S_ISDIR(mode):
+                (links if entry.is_symlink() else found).append(name)
+            elif stat.S_ISREG(mode):
+                self.files.append(_file(name, size))
+            else:
+                self.passed.add("neither files nor folders", name)
 
     def read(self, file: File) -> bytes:
         return (self.path / file.name).read_bytes()
+
+    def open(self, file: File) -> BinaryIO:
+        return open(self.path / file.name, "rb")
 
     def crc(self, file: File) -> int:
         return zlib.crc32(self.read(file))
 
 
-class StoredZip:
-    """Entries are slices of the file, mapped into memory once a process: no seek, no lock, any number of readers."""
+class Zip:
+    """Entries are slices of the file, mapped into memory once a process: no seek, no lock, any number of readers.
+
+    Raises ValueError where the file is no zip, or an entry is encrypted or neither stored nor deflated.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.passed = Passed()
         self._map: mmap.mmap | None = None
         try:
             with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.is_dir() and _image(entry.filename)]
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is neither a directory nor a readable zip: {error}") from error
+        self.files = []
         for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
+            if any(map(_is_system, name.split("/"))):
+                self.passed.add(_BY_SYSTEM, name)
+                continue
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
                 raise ValueError(
-                    f"{path} holds compressed or encrypted entries ({entry.filename}), which cannot be read at random; "
-                    "store them: unzip it and run `zip -0 -r images.zip .` inside the folder"
+                    f"{path} holds {name} encrypted or in an uncommon compression; allowed: entries as `zip -r` "
+                    "writes them"
                 )
-        self.files = sorted(
-            File(e.filename.split("/")[-2], e.filename, e.file_size, e.CRC, e.header_offset) for e in entries
-        )
+            zipped = {"crc": entry.CRC, "header": entry.header_offset, "packed": entry.compress_size}
+            deflated = entry.compress_type == zipfile.ZIP_DEFLATED
+            self.files.append(_file(name, entry.file_size, deflated=deflated, **zipped))
+        self.files.sort()
 
     def read(self, file: File) -> bytes:
-        """Raises ValueError where the content is not what the zip's directory says."""
         if self._map is None:
             with open(self.path, "rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         # The local header has 30 bytes, then the name and an extra field, whose lengths stand at 26 and 28.
         name, extra = struct.unpack_from("<HH", self._map, file.header + 26)
         start = file.header + 30 + name + extra
-        data = self._map[start : start + file.size]
+        data = self._map[start : start + file.packed]
+        if file.deflated:
+            data = zlib.decompress(data, wbits=-zlib.MAX_WBITS, bufsize=max(1, file.size))
         if zlib.crc32(data) != file.crc:
             raise ValueError("its CRC-32 is not the one in the zip's directory")
         return data
+
+    def open(self, file: File) -> BinaryIO:
+        return io.BytesIO(self.read(file))
 
     def crc(self, file: File) -> int:
         return file.crc

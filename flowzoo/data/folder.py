@@ -1,56 +1,61 @@
-"""`data=folder`: images kept as `<class>/<file>` in a directory or an uncompressed zip, captioned by their class."""
+"""`data=folder`: images in a directory or a zip, captioned by their class folders or by files beside them."""
 
-import io
 import logging
 import os
+import posixpath
+import re
 import struct
-import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from flowzoo.data.archive import Archive, Directory, StoredZip
+from flowzoo.data import decoding
+from flowzoo.data.archive import File, open_archive
+from flowzoo.data.decoding import UNREADABLE, decode
+from flowzoo.data.passed import Passed, shown
+from flowzoo.data.sidecars import TABLES, captions_beside
 from flowzoo.data.source import check_split
 from flowzoo.randomness import word
+from flowzoo.runs.files import RunError
 
 log = logging.getLogger(__name__)
 
-CORRUPT_SHARE = 0.01  # of the split; more stops the run
+CORRUPT_SHARE = 0.01  # of the split, but one image always; more stops the run
+TEMPLATE = "a photo of a {name}"
 _THREADED = 256  # images asked for at once from which threads pay
 _SAMPLED = 4096  # files whose content enters the fingerprint
-# What Pillow's decoders raise on broken files.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_MEASURED = 200  # images whose size in pixels is looked at
+_NUMBER = re.compile(r"n?\d+")  # a folder's name that says nothing, such as n01440764 of ImageNet
 
 
-class CorruptImages(ValueError):
+class CorruptImages(RunError):
     """Too many images cannot be read."""
 
 
 class Folder:
-    """One split of images in class folders; the class is the folder a file lies in.
+    """One split of the images in a directory or a zip: every file whose name ends as Pillow's formats do.
 
     `path` holds train and `val_path` val; without `val_path` a share `val_fraction` of `path` is val, chosen by a hash
-    of each file's name. `names` renames classes and gives synonyms ({"n01440764": ["tench", "Tinca tinca"]}): each is
-    one caption alternative, the first makes the prompt. A class without an entry goes by its folder's name, _ read as
-    a space.
+    of each file's name.
 
-    Images are read as RGB, the centred square is resized to image_size, antialiased. An unreadable image is replaced by
-    the next readable one of its class, so that captions stay true, and named in the log; CorruptImages above 1 %.
-    Raises FileNotFoundError for a missing path, ValueError for one without images or with compressed entries.
+    `captions` says where captions come from. `classes`: from the folder that an image lies in, whose name fills
+    `template`; `names` renames folders and gives synonyms ({"n01440764": ["tench", "Tinca tinca"]}), each of which is
+    one caption alternative, the first makes the prompt; a folder without an entry goes by its name, _ read as a space.
+    `text`, `metadata`: from files beside the images (flowzoo/data/sidecars.py). `auto`: from those, or from classes
+    where there are none. Images without a caption are left out.
+
+    Images are read as RGB, upright, on `background` where they are transparent; the centred square is resized to
+    image_size, antialiased. The next readable image of its folder stands for an unreadable one, with its captions, and
+    the log names it; CorruptImages above 1 %.
+
+    Raises:
+        FileNotFoundError: a missing path.
+        ValueError: an impossible value, a path without images, captions that cannot be read or contradict each other.
     """
 
     channels = 3
@@ -61,8 +66,10 @@ class Folder:
         path: str,
         val_path: str | None = None,
         image_size: int = 32,
-        template: str = "a photo of a {name}",
+        captions: str = "auto",
+        template: str = TEMPLATE,
         names: Mapping[str, str | Sequence[str]] | None = None,
+        background: str = "white",
         val_fraction: float = 0.05,
         name: str = "folder",
     ) -> None:
@@ -72,29 +79,61 @@ class Folder:
             raise ValueError(f"template={template!r} has no {{name}} for the class name")
         if val_path is None and not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction={val_fraction} is out of range; allowed: between 0 and 1")
+        self._background = decoding.colour(background)
         self.name = name
         self.split = check_split(split)
         self.image_size = image_size
-        place = Path(val_path if split == "val" and val_path is not None else path)
-        self._archive = _open(place)
-        files = self._archive.files
-        if not files:
-            raise ValueError(f"{place} holds no images as <class>/<file> (png, jpg, jpeg or webp)")
+        self.path = place = Path(val_path if split == "val" and val_path is not None else path)
+        self._archive = archive = open_archive(place)
+        self.passed = Passed()
+        self.passed.extend(archive.passed)
+        images, others = _parted(archive.files)
+        if not images:
+            there = f"; it holds {', '.join(_by_suffix(others))}" if others else ""
+            raise ValueError(f"{place} holds no images that can be read{there}")
+        beside = captions_beside(archive, images, captions)
+        self.caption_files: tuple[str, ...] = tuple(beside.files) if beside else ()
+        if beside is None:
+            if loose := [f.name for f in images if not f.folder]:
+                self.passed.add("images in no class folder and without a caption", *loose)
+                images = [f for f in images if f.folder]
+            if not images:
+                raise ValueError(
+                    f"{place} holds images in no class folder and without captions, such as {loose[0]}; allowed: "
+                    f"<class>/<file>, <name>.txt beside an image, {' or '.join(TABLES)}"
+                )
+        else:
+            if names or template != TEMPLATE:
+                given = "names" if names else "template"
+                raise ValueError(
+                    f"{given} is for captions from class folders, but {place} has captions in {beside.files[0]}; "
+                    f"allowed: captions=classes, or no {given}"
+                )
+            self.passed.extend(beside.passed)
+            self.passed.add("images without a caption", *(f.name for f in images if f.name not in beside.captions))
+            images = [f for f in images if f.name in beside.captions]
+        used = set(self.caption_files)
+        for suffix, unread in _by_suffix(f for f in others if f.name not in used).items():
+            self.passed.add(f"no images: {suffix}", *unread)
+        files = images
         if val_path is None:
             files = [f for f in files if (word("val", f.name) < val_fraction * 2**63) == (split == "val")]
             if not files:
                 raise ValueError(
-                    f"the {split} split of {place} is empty: val_fraction={val_fraction} of few images; set val_path"
+                    f"the {split} split of {place} is empty: val_fraction={val_fraction} of {len(images)} images; "
+                    "set val_path"
                 )
         self._files = files
         folders = [f.folder for f in files]
-        unknown = sorted(set(names or {}) - {f.folder for f in self._archive.files})
-        if unknown:
-            log.warning("names of %d classes that %s does not hold, such as %s", len(unknown), place, unknown[0])
         self.classes = tuple(sorted(set(folders)))
-        captions = {c: _captions(c, names or {}, template) for c in self.classes}
-        self._captions = [captions[c] for c in folders]
-        # Files are sorted by class: each has its class as the range [first, first + count).
+        if beside is None:
+            told = _class_captions({f.folder for f in images}, names or {}, template, place)
+            self._captions = [told[folder] for folder in folders]
+            self._nameless = [c for c in self.classes if _NUMBER.fullmatch(c) and c not in (names or {})]
+        else:
+            self._captions = [beside.captions[f.name] for f in files]
+            self._nameless = []
+        # Files are sorted by folder: each has its folder as the range [first, first + count).
         number = np.searchsorted(self.classes, folders)
         self._first = np.searchsorted(number, np.arange(len(self.classes)))[number]
         self._count = np.bincount(number)[number]
@@ -111,15 +150,20 @@ class Folder:
 
     @property
     def fingerprint(self) -> str:
-        """Covers image_size, names and sizes of all files, and CRC-32 of at most 4,096 evenly spaced ones of them.
+        """Covers how images are decoded, names, sizes and captions of all, CRC-32 of at most 4,096 evenly spaced ones.
 
         The same for a directory and a zip of it.
         """
-        digest = sha256(f"{self.image_size}\n".encode())
-        digest.update("\n".join(f"{f.name} {f.size}" for f in self._files).encode())
+        digest = sha256(f"{decoding.VERSION} {self.image_size} {self._background}\n".encode())
+        for f, captions in zip(self._files, self._captions, strict=True):
+            digest.update(f"{f.name} {f.size} {captions}\n".encode("utf-8", "surrogateescape"))
         n = min(len(self), _SAMPLED)
         for i in range(n):
-            digest.update(struct.pack("<I", self._archive.crc(self._files[i * len(self) // n])))
+            try:
+                crc = self._archive.crc(self._files[i * len(self) // n])
+            except OSError:  # a link that leads nowhere
+                crc = 0
+            digest.update(struct.pack("<I", crc))
         return digest.hexdigest()[:16]
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
@@ -139,59 +183,124 @@ class Folder:
         return out
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The template filled with each synonym of the image's class."""
-        return self._captions[index]
+        """The image's captions, or those of the image that stands for it: ask after the image, which may be broken."""
+        return self._captions[next((i for i in self._standing(index) if not self._corrupt[i]), index)]
 
     def prompt(self, index: int) -> str:
-        """The template filled with the first name of the image's class."""
+        """The first of the image's own captions, readable or not: prompts do not depend on what was read before."""
         return self._captions[index][0]
 
-    def _image(self, index: int) -> np.ndarray:
+    def about(self) -> list[tuple[str, str]]:
+        """What people should know of this split before they train on it, as pairs of a word and a text."""
+        lines = []
+        if self.caption_files:
+            tables = [name for name in self.caption_files if posixpath.basename(name).lower() in TABLES]
+            texts = len(self.caption_files) - len(tables)
+            kinds = ([shown(tables)] if tables else []) + ([f"{texts:,} text files"] if texts else [])
+            lines.append(("captions from", " and ".join(kinds)))
+        else:
+            counts = Counter(f.folder for f in self._files).most_common()
+            told = ", ".join(f"{folder} ({n:,})" for folder, n in counts[:6]) + (", ..." if len(counts) > 6 else "")
+            lines.append(("classes", f"{len(counts):,}: {told}"))
+        lines.append(("sizes", self._sizes()))
+        if self._nameless:
+            first = self._nameless[0]
+            lines.append((
+                "warning",
+                f"captions say {len(self._nameless):,} classes by a number, such as {self._captions_of(first)[0]!r}: "
+                f"name them, data.source.names={{{first}: a name, ...}}",
+            ))  # fmt: skip
+        return lines + [("passed over", line) for line in self.passed.lines()]
+
+    def _captions_of(self, folder: str) -> tuple[str, ...]:
+        return next(told for f, told in zip(self._files, self._captions, strict=True) if f.folder == folder)
+
+    def _sizes(self) -> str:
+        """The sizes in pixels of at most 200 evenly spaced images."""
+        n = min(len(self), _MEASURED)
+        sizes, broken = [], 0
+        for file in (self._files[i * len(self) // n] for i in range(n)):
+            try:
+                with self._archive.open(file) as stream:
+                    sizes.append(decoding.pixel_size(stream))
+            except UNREADABLE:
+                broken += 1
+        seen = "" if n == len(self) else f" (of {n} looked at)"
+        if not sizes:
+            return f"none can be read{seen}"
+        sizes.sort(key=lambda size: size[0] * size[1])
+        least, most = ("{} x {}".format(*sizes[k]) for k in (0, -1))
+        told = least if least == most else f"{least} to {most}"
+        smaller = sum(min(size) < self.image_size for size in sizes)
+        told += f"; {smaller} smaller than {self.image_size}, which are enlarged" if smaller else ""
+        return told + (f"; {broken} unreadable" if broken else "") + seen
+
+    def _standing(self, index: int) -> Sequence[int]:
+        """The image and those that stand for it where it is unreadable, in order."""
         first, count = int(self._first[index]), int(self._count[index])
-        for k in range(count):
-            i = first + (index - first + k) % count
+        return range(index, first + count) if index == first else [*range(index, first + count), *range(first, index)]
+
+    def _image(self, index: int) -> np.ndarray:
+        for i in self._standing(index):
             if not self._corrupt[i]:
                 try:
-                    return decode(self._archive.read(self._files[i]), self.image_size)
-                except _UNREADABLE as error:
+                    return decode(self._archive.read(self._files[i]), self.image_size, self._background)
+                except UNREADABLE as error:
                     self._mark(i, error)
-        raise CorruptImages(f"class {self._files[index].folder!r} of {self._archive.path} has no readable image")
+        folder = self._files[index].folder
+        raise CorruptImages(
+            f"{self.path}: no image of {f'the folder {folder!r}' if folder else 'the top folder'} can be read; repair "
+            "or remove them"
+        )
 
     def _mark(self, i: int, error: Exception) -> None:
         self._corrupt[i] = True
         found = self.corrupt
-        log.warning(
-            "skipped unreadable image %s of %s (%s); %d so far", self._files[i].name, self._archive.path, error, found
-        )
-        if found > CORRUPT_SHARE * len(self):
+        name = self._files[i].name
+        log.warning("%s: %s cannot be read (%s) and is left out; %d so far", self.path, name, error, found)
+        if found > max(1, CORRUPT_SHARE * len(self)):
+            names = [self._files[k].name for k in self._corrupt.nonzero().flatten().tolist()]
             raise CorruptImages(
-                f"{found} of the {len(self)} images of {self._archive.path} ({self.split}) cannot be read, "
-                f"more than {CORRUPT_SHARE:.0%}; the last one is {self._files[i].name}: {error}"
+                f"{found} of the {len(self)} images of {self.path} ({self.split}) cannot be read, more than "
+                f"{CORRUPT_SHARE:.0%}: {shown(names)} (the last: {error}); repair or remove them"
             )
 
 
-def decode(data: bytes, size: int) -> np.ndarray:
-    """A png, jpg or webp file -> uint8 [3, size, size]: the centred square, resized with antialiasing."""
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-        image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction, never below twice what is needed
-        rgb = image.convert("RGB")
-    width, height = rgb.size
-    if (width, height) != (size, size):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-    return np.asarray(rgb).transpose(2, 0, 1)
+def _parted(files: Sequence[File]) -> tuple[list[File], list[File]]:
+    """Images, and the other files."""
+    parts: tuple[list[File], list[File]] = ([], [])
+    for file in files:
+        parts[_suffix(file) not in decoding.suffixes()].append(file)
+    return parts
 
 
-def _open(path: Path) -> Archive:
-    if not path.exists():
-        raise FileNotFoundError(f"no such directory or zip: {path}")
-    return Directory(path) if path.is_dir() else StoredZip(path)
+def _suffix(file: File) -> str:
+    return posixpath.splitext(file.name)[1].lower()
 
 
-def _captions(folder: str, names: Mapping[str, str | Sequence[str]], template: str) -> tuple[str, ...]:
-    given = names.get(folder, folder.replace("_", " "))
-    synonyms = (given,) if isinstance(given, str) else tuple(given)
-    if not synonyms:
-        raise ValueError(f"names gives class {folder!r} no name; allowed: a name or a list of at least one")
-    return tuple(template.replace("{name}", synonym) for synonym in synonyms)
+def _by_suffix(files: Iterable[File]) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
+    for file in files:
+        out.setdefault(_suffix(file) or "no suffix", []).append(file.name)
+    return out
+
+
+def _class_captions(
+    folders: set[str], names: Mapping[str, str | Sequence[str]], template: str, place: Path
+) -> dict[str, tuple[str, ...]]:
+    """The captions of each class folder. Raises ValueError for names of no folder, or that are no text."""
+    given = {}
+    for folder, named in names.items():
+        synonyms = (named,) if isinstance(named, str) else tuple(named) if isinstance(named, Sequence) else (named,)
+        if not synonyms or not all(isinstance(synonym, str) and synonym.strip() for synonym in synonyms):
+            raise ValueError(f"names={{{folder}: {named!r}}}: allowed is a name or a list of at least one, as text")
+        given[str(folder)] = synonyms
+    if unknown := sorted(set(given) - folders):
+        raise ValueError(
+            f"names of {len(unknown)} classes that {place} does not hold: {shown(unknown)}; allowed: "
+            f"{shown(sorted(folders))}"
+        )
+    return {
+        folder: tuple(template.replace("{name}", s) for s in given.get(folder, (folder.replace("_", " "),)))
+        for folder in folders
+    }

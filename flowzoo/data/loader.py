@@ -17,6 +17,7 @@ from flowzoo.data.textcache import Encoders, TextCache, encode
 from flowzoo.encoders.text import Text
 from flowzoo.progress import track
 from flowzoo.randomness import generator
+from flowzoo.runs.files import RunError
 
 _CHUNK = 1024  # images decoded at once into the device cache
 _ROOM = 0.8  # share of the free memory that the device cache may take
@@ -151,8 +152,8 @@ class Streamed:
         other._steps = self._steps.reseeded(seed)
         return other
 
-    def _finish(self, loaded: "tuple[Tensor, list[str]] | ValueError") -> Batch:
-        if isinstance(loaded, ValueError):
+    def _finish(self, loaded: "tuple[Tensor, list[str]] | RunError") -> Batch:
+        if isinstance(loaded, RunError):
             raise loaded
         images, captions = loaded
         return Batch(
@@ -160,7 +161,7 @@ class Streamed:
         )
 
 
-class _Steps(Dataset[tuple[Tensor, list[str]] | ValueError]):
+class _Steps(Dataset[tuple[Tensor, list[str]] | RunError]):
     """What loader processes do: step -> images and captions, or the mistake, whose message a traceback would bury."""
 
     def __init__(self, source: Source, plan: Plan) -> None:
@@ -170,11 +171,11 @@ class _Steps(Dataset[tuple[Tensor, list[str]] | ValueError]):
     def reseeded(self, seed: int) -> "_Steps":
         return _Steps(self._source, self._plan.reseeded(seed))
 
-    def __getitem__(self, step: int) -> tuple[Tensor, list[str]] | ValueError:
+    def __getitem__(self, step: int) -> tuple[Tensor, list[str]] | RunError:
         indices = self._plan.indices(step).tolist()
         try:
             images = torch.from_numpy(self._source.images(indices))
-        except ValueError as error:
+        except RunError as error:
             return error
         alternatives = map(self._source.captions, indices)
         draws = self._plan.draws(step).tolist()

@@ -45,11 +45,12 @@ class CaptionedSet:
 def _chunk(source: "Source", context_length: int, indices: range) -> Chunk:
     from flowzoo.metrics.extractor import tokenizer
 
+    images = source.images(indices)  # first: captions are of what stands for an unreadable image
     captions = [source.captions(i) for i in indices]
     distinct = list(dict.fromkeys(c for alternatives in captions for c in alternatives))
     rows = tokenizer(context_length)(distinct).numpy().astype(np.uint16)  # 49,408 tokens fit
     tokens = {caption: row.tobytes() for caption, row in zip(distinct, rows, strict=True)}
-    return source.images(indices), [[tokens[c] for c in alternatives] for alternatives in captions]
+    return images, [[tokens[c] for c in alternatives] for alternatives in captions]
 
 
 def load_set(source: "Source", context_length: int, workers: int, chunk: int = 4000) -> CaptionedSet:
