@@ -1,15 +1,23 @@
 """A text encoder that needs no training and no file: hashed byte n-grams, projected at random."""
 
 import math
-import re
+import unicodedata
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
 
+import regex
 import torch
 from torch import Tensor
 
-VERSION = 1  # of the hashing and the positions; part of the fingerprint
-_WORD = re.compile(r"\w+")
+VERSION = 2  # of the words, the hashing and the positions; part of the fingerprint
+# A word is a run of letters, digits and `_` with their combining marks, also across a joiner (Persian, Indic scripts).
+# A symbol beyond ASCII is a word of its own, with all that belongs to it: skin tone, family, flag, keycap.
+_WORD = regex.compile(
+    r"[\w\p{N}--[\p{M}\u200c\u200d]][\w\p{N}\p{M}]* | (?=[\p{S}--\p{ASCII}]|\p{P}\ufe0f)\X",
+    regex.VERSION1 | regex.VERBOSE,
+)
+_JOINERS = "\u200c\u200d"
+_VARIATION = "\ufe0f"  # asks for the coloured form of a symbol, and many keyboards leave it out
 
 
 class WordEncoder:
@@ -17,7 +25,8 @@ class WordEncoder:
 
     A word's vector is the sum over its byte n-grams of n = 3..6 and the whole word, `<` and `>` marking its ends,
     divided by the root of their number: mean 0 and unit variance. An n-gram's vector is its hash, read as `dim` signs,
-    so the projection is fixed and takes no memory. Related words are alike; case and punctuation are ignored.
+    so the projection is fixed and takes no memory. Related words are alike; case, punctuation and the Unicode form in
+    which an accent was typed are ignored. An emoji is a word.
 
     Tokens are the word vectors plus fixed sinusoids of their position, because attention sees no order by itself. The
     pooled vector is the mean of all word vectors, of words beyond `length` too. A caption without words is all zeros.
@@ -55,13 +64,19 @@ class WordEncoder:
         tokens = torch.zeros(len(captions), self.length, self.dim)
         pooled = torch.zeros(len(captions), self.dim)
         for row, caption in enumerate(captions):
-            words = _WORD.findall(caption.lower())
+            words = words_of(caption)
             if words:
                 vectors = torch.stack([self.word(w) for w in words])
                 kept = vectors[: self.length]
                 tokens[row, : len(kept)] = kept + self.positions[: len(kept)]
                 pooled[row] = vectors.mean(0)
         return tokens, pooled
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption in its order, in lower case and Unicode's normal form C."""
+    words: list[str] = _WORD.findall(unicodedata.normalize("NFC", caption.lower()))
+    return [word.replace(_VARIATION, "").rstrip(_JOINERS) for word in words]
 
 
 def ngrams(word: str) -> list[bytes]:

@@ -1,7 +1,10 @@
+import re
+import unicodedata
+
 import pytest
 import torch
 
-from flowzoo.encoders.words import WordEncoder, ngrams
+from flowzoo.encoders.words import WordEncoder, ngrams, words_of
 
 
 def test_same_word_same_vector_other_word_other_vector() -> None:
@@ -63,6 +66,31 @@ def test_ngrams_are_bytes_of_the_marked_word() -> None:
 
 def test_vectors_are_the_same_in_every_release() -> None:
     assert WordEncoder(dim=8).word("red").tolist() == pytest.approx(PINNED)
+
+
+@pytest.mark.parametrize("caption", ["A red_circle's 2x4, ^~$ <b>=+ `c`|d\t!", "rot-weiß 3²", "красный круг", "写真"])
+def test_without_marks_and_symbols_words_are_runs_of_word_characters(caption) -> None:
+    assert words_of(caption) == re.findall(r"\w+", caption.lower())
+
+
+@pytest.mark.parametrize("caption", ["café", "한국어", "Ελλάδα", "ÅNGSTRÖM", "İstanbul"])
+def test_words_do_not_depend_on_how_an_accent_was_typed(caption) -> None:
+    forms = [words_of(unicodedata.normalize(form, caption)) for form in ("NFC", "NFD")]
+    assert forms[0] == forms[1]
+    assert len(forms[0]) == 1
+
+
+def test_combining_marks_and_joiners_stay_in_their_word() -> None:
+    assert words_of("काल किला, ภาษาไทย; می\u200cخواهم") == ["काल", "किला", "ภาษาไทย", "می\u200cخواهم"]
+    assert words_of("\u0301 ! \u200d a\u200d") == ["a"]  # what belongs to no word
+    assert WordEncoder().encode(["काल"])[0].ne(WordEncoder().encode(["किला"])[0]).any()
+
+
+def test_an_emoji_is_a_word() -> None:
+    assert words_of("a 🔴🔵dog!") == ["a", "🔴", "🔵", "dog"]
+    assert words_of("👩\u200d👩\u200d👧 👍🏽 🇩🇪🇫🇷") == ["👩\u200d👩\u200d👧", "👍🏽", "🇩🇪", "🇫🇷"]
+    assert words_of("❤\ufe0f ❤ 1\ufe0f\u20e3 ‼\ufe0f ‼") == ["❤", "❤", "1\u20e3", "‼"]
+    assert WordEncoder().encode(["🔴"])[0].ne(WordEncoder().encode(["🔵"])[0]).any()
 
 
 def test_bad_sizes_are_named() -> None:
