@@ -1,20 +1,28 @@
 """Draws images from a trained run: `python -m flowzoo.sample run=DIR prompt="a red circle, left of a blue square!"`."""
 
-from pathlib import Path
-
+from flowzoo.paths import user_path
 from flowzoo.runs.trained import Trained, launch_trained
 
 
 def prompts_of(trained: Trained) -> list[str]:
-    """The prompts that the command names. Raises ValueError where there are none or two kinds."""
+    """The prompts that the command names, as they were typed. Raises ValueError where there are none or two kinds."""
     prompt, file = trained.options.prompt, trained.options.prompts
     if (prompt is None) == (file is None):
         raise ValueError('allowed is one of prompt="..." and prompts=FILE, with one prompt a line')
     if prompt is not None:
-        return [str(prompt)]
-    if not Path(file).is_file():
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"prompt={prompt!r}: these bytes are no text; allowed is UTF-8") from None
+        return [prompt]
+    path = user_path(file)
+    if not path.is_file():
         raise ValueError(f"prompts={file}: there is no such file")
-    prompts = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at more than ends of lines
+    except UnicodeDecodeError:
+        raise ValueError(f"prompts={file}: the file is no text; allowed is UTF-8") from None
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"prompts={file}: the file holds no prompt")
     return prompts
@@ -24,7 +32,7 @@ def check(trained: Trained) -> None:
     """Raises ValueError for prompts or an `out` that cannot be used."""
     prompts_of(trained)
     out = trained.options.out
-    if out and (str(out).endswith("/") or Path(out).is_dir()):
+    if out and (out.endswith("/") or user_path(out).is_dir()):
         raise ValueError(f"out={out}: this is a folder; allowed is the name of a PNG file")
 
 
@@ -34,7 +42,7 @@ def sample(trained: Trained) -> None:
 
     prompts, options = prompts_of(trained), trained.options
     images = sample_prompts(trained.cfg, trained.run, options, prompts)
-    out = Path(options.out) if options.out else default_path(trained.run, options, prompts, trained.cfg.solver)
+    out = user_path(options.out) if options.out else default_path(trained.run, options, prompts, trained.cfg.solver)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(out, images, columns=options.n)
     print(f"{len(images)} images, a row a prompt: {out}")

@@ -26,6 +26,7 @@ from flowzoo.metrics.clip import clip_score
 from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
+from flowzoo.paths import user_path
 from flowzoo.runs.identity import backbone_label
 from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator, batches, start_noise
@@ -80,7 +81,7 @@ class Evaluation:
         if told := few_samples(min(self.count, self.n_reference), self.extractor.dim):
             _say(told)
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
-        self.reference = reference_moments(self.extractor, val, self.n_reference, Path(cfg.runs) / ".cache")
+        self.reference = reference_moments(self.extractor, val, self.n_reference, user_path(cfg.runs) / ".cache")
         self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
             extractor=self.extractor.identity,

@@ -1,6 +1,7 @@
 """python -m flowzoo.sample refuses what it could not draw or write."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ from omegaconf import OmegaConf
 
 from flowzoo.runs.store import Run
 from flowzoo.runs.trained import Trained
-from flowzoo.sample import check
+from flowzoo.sample import check, prompts_of
 
 
 def asked(folder: Path, **options: Any) -> Trained:
     given = {"prompt": None, "prompts": None, "out": None} | options
-    return Trained(Run(folder), OmegaConf.create(given), OmegaConf.create())
+    return Trained(Run(folder), SimpleNamespace(**given), OmegaConf.create())
 
 
 @pytest.mark.parametrize("out", ["there", "there/", "not_there/", "."])
@@ -30,6 +31,21 @@ def test_out_is_a_file(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old.png").touch()
     check(asked(tmp_path, prompt="a red circle", out=out))
+
+
+def test_prompts_are_drawn_as_typed(tmp_path):
+    odd = ["${oc.env:HOME}", "???", "null", "a\u2028b\x0cc", "a, b='c'"]
+    (tmp_path / "odd").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(odd).encode())
+    assert prompts_of(asked(tmp_path, prompts=str(tmp_path / "odd"))) == odd
+    for prompt in (*odd, "", " "):
+        assert prompts_of(asked(tmp_path, prompt=prompt)) == [prompt]
+
+
+def test_what_is_no_text_is_no_prompt(tmp_path):
+    (tmp_path / "image").write_bytes(b"\x89PNG\xff")
+    for options in ({"prompt": "\udcff"}, {"prompts": str(tmp_path / "image")}):
+        with pytest.raises(ValueError, match=r"prompts?=.*: .*no text; allowed is UTF-8"):
+            check(asked(tmp_path, **options))
 
 
 def test_prompts_come_from_one_place(tmp_path):

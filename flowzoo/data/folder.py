@@ -20,6 +20,7 @@ from flowzoo.data.decoding import UNREADABLE, decode
 from flowzoo.data.passed import Passed, shown
 from flowzoo.data.sidecars import TABLES, captions_beside
 from flowzoo.data.source import check_split
+from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.runs.files import RunError
 
@@ -83,7 +84,7 @@ class Folder:
         self.name = name
         self.split = check_split(split)
         self.image_size = image_size
-        self.path = place = Path(val_path if split == "val" and val_path is not None else path)
+        self.path = place = user_path(val_path if split == "val" and val_path is not None else path)
         self._archive = archive = open_archive(place)
         self.passed = Passed()
         self.passed.extend(archive.passed)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowzoo.paths import user_path
+
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -57,7 +59,7 @@ def load_clip(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"no CLIP weights at {path}: train them with `python -m flowzoo.metrics.train_clip` (docs/extractor.md)"
@@ -80,7 +82,7 @@ def load_clip(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def file_sha256(path: str | Path) -> str:
-    return sha256(Path(path).read_bytes()).hexdigest()
+    return sha256(user_path(path).read_bytes()).hexdigest()
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -194,7 +196,8 @@ class OpenClipExtractor(ClipExtractor):
     def __init__(self, model_name: str, weights: str | Path, quick_gelu: bool, batch_size: int = 64) -> None:
         import open_clip
 
-        if not Path(weights).is_file():
+        weights = user_path(weights)
+        if not weights.is_file():
             raise FileNotFoundError(f"no weights for {model_name} at {weights}: give a file that is on this machine")
         config = open_clip.get_model_config(model_name)
         if config is None:

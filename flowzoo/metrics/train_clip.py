@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flowzoo.metrics.clip_data import Augment, CaptionedSet, load_set
 from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
+from flowzoo.paths import user_path
 from flowzoo.randomness import generator
 
 
@@ -132,7 +133,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     model = train(
         data, architecture, hydra.utils.instantiate(cfg.clip.augment), seed=cfg.seed, compile=cfg.compile, **recipe
     )
-    path, about = Path(cfg.output), {"name": f"clip_{cfg.data.name}", "quality": {}, "data": source.name}
+    path, about = user_path(cfg.output), {"name": f"clip_{cfg.data.name}", "quality": {}, "data": source.name}
     about["command"] = " ".join(["python -m flowzoo.metrics.train_clip", *sys.argv[1:]])
     save_clip(model, path, architecture=architecture, about=about)
     # Measured on the file, that is after rounding to half precision, and then written into it.

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.utils import _locate
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
+from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.store import explained
 
@@ -230,9 +230,9 @@ def _check_files(values: Mapping[str, Any]) -> None:
     for name, encoder in values["text"].get("encoders", {}).items():
         given[f"text.encoders.{name}.weights"] = encoder.get("weights")
     for key, path in given.items():
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
-    runs = Path(str(values["runs"]))
+    runs = user_path(values["runs"])
     nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
     if not nearest.is_dir():
         raise ValueError(f"runs={runs}: {nearest} is a file; allowed is a folder")

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.formulation import names
+from flowzoo.paths import user_path
 
 # Keys that can change neither a weight nor which weights are kept. `sigma_data` and `captions` are inside path.target
 # and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
@@ -57,7 +58,7 @@ def run_name(cfg: Config) -> str:
 
 def run_folder(cfg: Config) -> Path:
     """<runs>/<sweep>/<variant>-s<seed>-<hash>."""
-    return Path(cfg["runs"]) / str(cfg["sweep"]) / run_name(cfg)
+    return user_path(cfg["runs"]) / str(cfg["sweep"]) / run_name(cfg)
 
 
 def _of_this_config(what: str, *, _root_: DictConfig) -> str:

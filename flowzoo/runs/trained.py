@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -13,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowzoo.paths import user_path
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_train
 from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
 from flowzoo.runs.store import Run, RunError, explained
@@ -28,10 +31,13 @@ OPEN = (
 
 
 class Trained(NamedTuple):
-    """A run, the command's own options (conf/<command>.yaml), and the run's config with what the command changes."""
+    """A run, the command's own options (conf/<command>.yaml), and the run's config with what the command changes.
+
+    The options are plain values and no config, which would read `${...}` and `???` in a prompt.
+    """
 
     run: Run
-    options: DictConfig
+    options: SimpleNamespace
     cfg: DictConfig
 
 
@@ -55,7 +61,8 @@ def launch_trained(command: str, check: Callable[[Trained], None], task: Callabl
     except UserErrors as error:
         refuse(program, error)
     if args.cfg:
-        print(OmegaConf.to_yaml(OmegaConf.create({command: trained.options, "config": trained.cfg})), end="")
+        print(yaml.safe_dump({command: vars(trained.options)}, sort_keys=False, allow_unicode=True), end="")
+        print(OmegaConf.to_yaml(OmegaConf.create({"config": trained.cfg})), end="")
         sys.exit(0)
     try:
         sys.exit(task(trained) or 0)
@@ -82,21 +89,21 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
     with config_loader(config_dir) as loader:
         search = [str(o.input_line) for o in overrides if o.is_hydra_override()]
         options = _options(loader, command, search)
-        changes = [o for o in overrides if not o.is_hydra_override() and o.key_or_group not in options]
+        changes = [o for o in overrides if not o.is_hydra_override() and not hasattr(options, o.key_or_group)]
         for o in changes:
             key = o.key_or_group.replace("/", ".")
             if not any(key == allowed or key.startswith(allowed + ".") for allowed in OPEN):
-                allowed = ", ".join((*map(str, options), *OPEN))
+                allowed = ", ".join((*vars(options), *OPEN))
                 raise ValueError(f"{o.input_line}: a trained run keeps its {key}; allowed are {allowed}")
         groups = [o for o in changes if loader.get_group_options(o.key_or_group, ObjectType.CONFIG)]
         chosen = loader.load_configuration(command, search + [str(o.input_line) for o in groups], RunMode.RUN)
 
-    _set(options, [(word.split("=", 1)[0], word.split("=", 1)[1]) for word in typed])
-    _set(options, [(o.key_or_group, o.value()) for o in overrides if o.key_or_group in options])
-    check_limits(_values(options), OPTION_LIMITS)
+    vars(options).update({key: value for key, _, value in (word.partition("=") for word in typed)})
+    vars(options).update((o.key_or_group, o.value()) for o in overrides if hasattr(options, o.key_or_group))
+    check_limits(vars(options), OPTION_LIMITS)
     if not options.run:
         raise ValueError("run= is missing: allowed is the folder of a run, runs/<sweep>/<run>")
-    run = Run.open(options.run)
+    run = Run.open(user_path(options.run))
     cfg = run.config
     # Outer groups first: `solver/grid` changes the solver that `solver` chose, in whatever order they were typed.
     for key in sorted((o.key_or_group.replace("/", ".") for o in groups), key=lambda key: key.count(".")):
@@ -109,14 +116,12 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
     return Trained(run, options, cfg)
 
 
-def _options(loader: ConfigLoader, command: str, search: list[str]) -> DictConfig:
+def _options(loader: ConfigLoader, command: str, search: list[str]) -> SimpleNamespace:
     """The keys of conf/<command>.yaml that are no groups, with their defaults; None where there is none."""
     whole = loader.load_configuration(command, search, RunMode.RUN)
     groups = ("hydra", *whole.hydra.runtime.choices)
     keys = [str(key) for key in whole if key not in groups]
-    options = OmegaConf.create({key: None if OmegaConf.is_missing(whole, key) else whole[key] for key in keys})
-    OmegaConf.set_struct(options, True)
-    return options
+    return SimpleNamespace(**{key: None if OmegaConf.is_missing(whole, key) else whole[key] for key in keys})
 
 
 def _set(cfg: DictConfig, pairs: Sequence[tuple[str, Any]]) -> None:
@@ -125,7 +130,3 @@ def _set(cfg: DictConfig, pairs: Sequence[tuple[str, Any]]) -> None:
             OmegaConf.update(cfg, key, value, merge=False)
         except OmegaConfBaseException as error:
             raise ValueError(f"{key}={value}: {str(error).splitlines()[0]}") from None
-
-
-def _values(cfg: DictConfig) -> dict[str, Any]:
-    return {str(key): value for key, value in cfg.items()}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hydra.utils import instantiate
@@ -18,7 +19,7 @@ from flowzoo.training.checkpoint import load_weights
 BATCH = 100
 
 
-def sample_prompts(cfg: DictConfig, run: Run, options: DictConfig, prompts: list[str]) -> Tensor:
+def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts: list[str]) -> Tensor:
     """uint8 images [len(prompts) * n, 3, H, W]: `options.n` of each prompt, one after another.
 
     Image k of every prompt starts from the same noise, whatever the run. Raises FileNotFoundError without a checkpoint.
@@ -41,7 +42,7 @@ def sample_prompts(cfg: DictConfig, run: Run, options: DictConfig, prompts: list
     return torch.cat(images)
 
 
-def default_path(run: Run, options: DictConfig, prompts: Sequence[str], solver: DictConfig) -> Path:
+def default_path(run: Run, options: SimpleNamespace, prompts: Sequence[str], solver: DictConfig) -> Path:
     """A PNG file in the run's samples folder. Eight hexadecimal digits stand for prompts, checkpoint and solver."""
     hashed = [list(prompts), options.checkpoint, OmegaConf.to_container(solver, resolve=True)]
     digits = sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]

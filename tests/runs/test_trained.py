@@ -4,7 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
 from flowzoo.runs.config import UserErrors, compose_jobs, config_loader
 from flowzoo.runs.store import Run
@@ -64,14 +64,34 @@ PROMPTS = [
     "3",
     " spaces ",
     "",
+    "${oc.env:HOME}",
+    "a ${cat}",
+    "${",
+    "???",
 ]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompts_are_taken_as_typed(run, prompt):
     options = load_run("sample", [f"run={run.path}", f"prompt={prompt}", "n=2", "guidance=1"]).options
-    assert OmegaConf.to_container(options, resolve=False)["prompt"] == prompt
+    assert options.prompt == prompt
     assert (options.n, options.guidance, options.steps, options.weights) == (2, 1, 50, "ema")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_prompt_is_shown_as_typed(run, monkeypatch, capsys, prompt):
+    monkeypatch.setattr(sys, "argv", ["sample", f"run={run.path}", f"prompt={prompt}", "--cfg", "job"])
+    with pytest.raises(SystemExit) as exit:
+        launch_trained("sample", lambda trained: None, lambda trained: None)
+    assert exit.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["sample"]["prompt"] == prompt
+    assert shown["config"]["sweep"] == "solo"
+
+
+def test_a_run_is_found_in_the_home_folder(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_run("evaluate", [f"run=~/{run.path}"]).run.path == tmp_path / run.path
 
 
 def test_a_run_folder_may_hold_what_hydra_would_parse(run):
