@@ -10,7 +10,7 @@ from typing import Any, Self
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs.files import replace, saying
-from flowzoo.runs.identity import backbone_label, run_name, run_variant
+from flowzoo.runs.identity import backbone_label, comparable, run_name, run_variant
 from flowzoo.runs.store import Run, RunError
 from sweeps.words import is_execution
 
@@ -120,7 +120,7 @@ def departure(planned: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """How a resolved config would train or score differently from what is planned; empty where it would not."""
     if planned == config:
         return ""
-    ours, theirs = _flat(planned), _flat(config)
+    ours, theirs = _flat(comparable(planned)), _flat(comparable(config))
     keys = [key for key in {**ours, **theirs} if ours.get(key, _NOTHING) != theirs.get(key, _NOTHING)]
     return ", ".join(f"{key}={theirs.get(key, _NOTHING)}, planned {ours.get(key, _NOTHING)}" for key in keys)
 

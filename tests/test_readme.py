@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from PIL import Image
 
 import analysis.report
-from flowzoo.metrics.extractor import SHIPPED
+from flowzoo.content import SHIPPED
 from flowzoo.runs.config import check_jobs, config_loader, jobs_of
 from sweeps.definition import load
 from sweeps.plan import plan_of

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowzoo.metrics.extractor import SHIPPED, file_sha256, load_clip, tokenizer
+from flowzoo.content import SHIPPED, sha256_of
+from flowzoo.metrics.extractor import load_clip, tokenizer
 
 _CHUNK = 512  # captions at once
 
@@ -37,7 +38,7 @@ class ClipTower:
         self.length = length
         self.dim: int = about["architecture"]["text_cfg"]["width"]
         self.pooled_dim: int = about["architecture"]["embed_dim"]
-        self.fingerprint = sha256(repr(("clip", file_sha256(weights), length)).encode()).hexdigest()[:16]
+        self.fingerprint = sha256(repr(("clip", sha256_of(weights), length)).encode()).hexdigest()[:16]
 
     def to(self, device: torch.device | str) -> "ClipTower":
         self.model.to(device)

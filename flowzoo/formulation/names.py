@@ -4,12 +4,16 @@ A config is what Hydra composes: path = {schedule: {_target_, ...}, target: {_ta
 Names: `rf/lognorm(0.00,1.00)`, `edm(-1.20,1.20)`, `v/cos`; else `target/schedule[/sampler]`: `x0/rf/mode(0.50)`.
 A sigma_data other than 0.5 is said at the network's word: `edm(-1.20,1.20,sigma_data=data)`, `edm(sigma_data=data)/rf`.
 A class from outside the package is named by its class and parameters.
+
+A part of this package is known by the name of its class, wherever the class is kept, and a law that equals a simpler
+one for some parameters says so in its `Part`: `resolved` gives the simpler one, under which both are one run.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 from flowzoo.formulation import limits
@@ -24,21 +28,31 @@ def _check_sigma_data(value: Any) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A schedule, target or sampler of this package: its word in names, its class, its parameters with their checks."""
+    """A schedule, target or sampler of this package: its word in names, its class, its parameters with their checks.
+
+    `equals` takes the parameters, all of them numbers, and returns the word and the parameters of the simpler part of
+    the same kind that computes the same to the last bit; None where there is none.
+    """
 
     word: str
     target: str
     parameters: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
+    equals: Callable[..., tuple[Any, ...] | None] | None = None
     # of schedules, as the classes say
     fixed_law: bool = False
     euler_t: bool = True
     uniform_t: bool = True
 
+    @property
+    def cls(self) -> str:
+        return self.target.rpartition(".")[2]
+
 
 _P = {"P_m": limits.check_P_m, "P_s": limits.check_P_s}
 _MODULE = "flowzoo.formulation."
+# By the names of the classes.
 SCHEDULES = {
-    part.target: part
+    part.cls: part
     for part in (
         Part("rf", _MODULE + "schedule.RF"),
         Part("cos", _MODULE + "schedule.Cosine"),
@@ -50,7 +64,7 @@ SCHEDULES = {
     )
 }
 TARGETS = {
-    part.target: part
+    part.cls: part
     for part in (
         Part("velocity", _MODULE + "target.Velocity"),
         Part("eps", _MODULE + "target.Eps"),
@@ -60,11 +74,16 @@ TARGETS = {
     )
 }
 SAMPLERS = {
-    part.target: part
+    part.cls: part
     for part in (
         Part("uniform", _MODULE + "timestep.Uniform"),
         Part("lognorm", _MODULE + "timestep.LogitNormal", {"m": limits.check_lognorm_m, "s": limits.check_lognorm_s}),
-        Part("mode", _MODULE + "timestep.Mode", {"s": limits.check_mode_s}),
+        Part(
+            "mode",
+            _MODULE + "timestep.Mode",
+            {"s": limits.check_mode_s},
+            equals=lambda s: ("uniform",) if s == 0 else None,
+        ),
         Part("cosmap", _MODULE + "timestep.CosMap"),
     )
 }
@@ -92,22 +111,59 @@ def _target(part: Config) -> str:
         raise ValueError(f"{part!r} names no class: it has no _target_") from None
 
 
+def own_class(target: str) -> str | None:
+    """The name of a class of this package without its module; None for a class from outside."""
+    return target.rpartition(".")[2] if target.startswith("flowzoo.") else None
+
+
+def word_of(target: str) -> str:
+    """What stands for a class in the identity of a run: the word of a part of ours, else the name of our class.
+
+    A class from outside is told by its whole path.
+    """
+    cls = own_class(target)
+    if cls is None:
+        return target
+    return next((known[cls].word for known in (SCHEDULES, TARGETS, SAMPLERS) if cls in known), cls)
+
+
+def resolved(part: Config, known: Mapping[str, Part] | None = None) -> Config:
+    """The simplest part that equals this one, by default among the samplers: mode(0) is uniform.
+
+    A part with parameters that `check` refuses stays as it is.
+    """
+    known = SAMPLERS if known is None else known
+    own = _known(part, known)
+    if own is None or own.equals is None or not _numbers(part, own.parameters):
+        return part
+    simpler = own.equals(**{key: part[key] for key in own.parameters})
+    return part if simpler is None else resolved(_config(known, *simpler), known)
+
+
+def _known(part: Config, known: Mapping[str, Part]) -> Part | None:
+    return known.get(own_class(_target(part)) or "")
+
+
+def _numbers(part: Config, keys: Iterable[str]) -> bool:
+    return all(isinstance(part.get(key), int | float) and not isinstance(part[key], bool) for key in keys)
+
+
 def _words(part: Config, known: Mapping[str, Part]) -> tuple[str, list[str]]:
     """The word of a part and its arguments as printed."""
     values = {key: value for key, value in part.items() if not key.startswith("_")}
-    target = _target(part)
-    if target not in known:
+    own = _known(part, known)
+    if own is None:
         shown = {
             key: number(v) if isinstance(v, int | float) and not isinstance(v, bool) else str(v)
             for key, v in values.items()
         }
-        return target.rpartition(".")[2], [f"{key}={value}" for key, value in sorted(shown.items())]
-    word = known[target].word
+        return _target(part).rpartition(".")[2], [f"{key}={value}" for key, value in sorted(shown.items())]
+    word = own.word
     if word == "F":
         sd = values["sigma_data"]
         return word, [] if sd == 0.5 else [f"sigma_data={sd if isinstance(sd, str) else number(sd)}"]
     printed = _mode_number if word == "mode" else number
-    return word, [printed(values[key]) for key in known[target].parameters]
+    return word, [printed(values[key]) for key in own.parameters]
 
 
 def _call(word: str, arguments: list[str]) -> str:
@@ -116,18 +172,20 @@ def _call(word: str, arguments: list[str]) -> str:
 
 def variant_name(path: Config, sampler: Config) -> str:
     """The printed name of a formulation's config, one to one; `check` says whether there is such a formulation."""
+    sampler = resolved(sampler)
     schedule, target = _words(path["schedule"], SCHEDULES), _words(path["target"], TARGETS)
-    own = _target(path["schedule"]) in SCHEDULES and _target(path["target"]) in TARGETS
+    known = _known(path["schedule"], SCHEDULES)
+    own = known and _known(path["target"], TARGETS)
     if own and (target[0], schedule[0]) == ("velocity", "rf"):
         parts = ["rf"]
     elif own and target[0] == "F" and schedule[0] == "edm":
         parts = [_call("edm", schedule[1] + target[1])]
-    elif own and target[0] == "F" and SCHEDULES[path["schedule"]["_target_"]].fixed_law:
+    elif own and target[0] == "F" and known and known.fixed_law:
         parts = [_call("edm", target[1]), schedule[0].removeprefix("edm_")]
     else:
         parts = [_call(*target), _call(*schedule)]
     law = _words(sampler, SAMPLERS)
-    if _target(sampler) not in SAMPLERS or law[0] != "uniform":
+    if _known(sampler, SAMPLERS) is None or law[0] != "uniform":
         parts.append(_call(*law))
     return "/".join(parts)
 
@@ -175,7 +233,7 @@ def parse(name: str) -> dict[str, Any]:
     if g["m"]:
         sampler = _config(SAMPLERS, "lognorm", float(g["m"]), float(g["s"]))
     elif g["mode"]:
-        sampler = _config(SAMPLERS, "mode", _ROUNDED.get(g["mode"], float(g["mode"])))
+        sampler = dict(resolved(_config(SAMPLERS, "mode", _ROUNDED.get(g["mode"], float(g["mode"])))))
     else:
         sampler = _config(SAMPLERS, "cosmap" if g["cosmap"] else "uniform")
     config = {"path": {"schedule": schedule, "target": target}, "sampler": sampler}
@@ -198,12 +256,13 @@ def check(path: Config, sampler: Config) -> None:
         ("path.target", path["target"], TARGETS),
         ("sampler", sampler, SAMPLERS),
     ):
-        target = _target(part)
-        if target not in known:
-            if target.startswith("flowzoo."):
-                raise ValueError(f"{place}._target_ = {target} does not exist; allowed: {', '.join(known)}")
+        target, own = _target(part), _known(part, known)
+        if own is None and own_class(target) is None:
             continue
-        parameters = known[target].parameters
+        if own is None or not _is_there(target, own):
+            allowed = ", ".join(part.target for part in known.values())
+            raise ValueError(f"{place}._target_ = {target} does not exist; allowed: {allowed}")
+        parameters = own.parameters
         given = {key for key in part if not key.startswith("_")}
         if given != set(parameters):
             allowed = ", ".join(parameters) or "none"
@@ -212,18 +271,29 @@ def check(path: Config, sampler: Config) -> None:
             )
         for key, check_value in parameters.items():
             check_value(part[key])
-    schedule = SCHEDULES.get(_target(path["schedule"]))
-    if schedule and schedule.fixed_law and _target(sampler) != _MODULE + "timestep.Uniform":
-        raise ValueError(limits.no_other_law(schedule.word, _call(*_words(sampler, SAMPLERS))))
+    schedule, law = _known(path["schedule"], SCHEDULES), resolved(sampler)
+    if schedule and schedule.fixed_law and _known(law, SAMPLERS) is not SAMPLERS["Uniform"]:
+        raise ValueError(limits.no_other_law(schedule.word, _call(*_words(law, SAMPLERS))))
+
+
+def _is_there(target: str, own: Part) -> bool:
+    """Whether a path leads to a class of ours; anything but the path that `Part` names is imported to find out."""
+    if target == own.target:
+        return True
+    (module, _, cls), (home, _, _) = target.rpartition("."), own.target.rpartition(".")
+    try:
+        return getattr(import_module(module), cls) is getattr(import_module(home), cls)
+    except (ImportError, AttributeError):
+        return False
 
 
 def check_solver(solver: Config, path: Config) -> None:
     """Raise ValueError if a solver's config {rule, grid, shift} is out of range or does not fit the path."""
     limits.check_shift(solver["shift"])
-    schedule = SCHEDULES.get(_target(path["schedule"]))
-    if schedule and not schedule.euler_t and _target(solver["rule"]) == "flowzoo.sampling.solver.EulerT":
+    schedule = _known(path["schedule"], SCHEDULES)
+    if schedule and not schedule.euler_t and own_class(_target(solver["rule"])) == "EulerT":
         raise ValueError(limits.no_euler_t(schedule.word))
-    if schedule and not schedule.uniform_t and _target(solver["grid"]) == "flowzoo.sampling.grid.UniformT":
+    if schedule and not schedule.uniform_t and own_class(_target(solver["grid"])) == "UniformT":
         raise ValueError(limits.no_uniform_t(schedule.word))
 
 
@@ -254,7 +324,7 @@ def register_variants() -> None:
         node = {
             "defaults": [
                 {"override /path": file_name(family(name.partition("/")[0] if name.startswith("rf") else name))},
-                {"override /sampler": SAMPLERS[sampler["_target_"]].word},
+                {"override /sampler": word_of(sampler["_target_"])},
                 "_self_",
             ],
             "path": {"schedule": {key: value for key, value in schedule.items() if key != "_target_"}},

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowzoo.content import SHIPPED, sha256_of
 from flowzoo.paths import user_path
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
 FORMAT = "flowzoo-clip-1"
-SHIPPED = Path(__file__).parent / "weights" / "clip_shapes.safetensors"  # comes with the package
 
 
 def build_clip(architecture: Mapping[str, Any]) -> nn.Module:
@@ -79,10 +78,6 @@ def load_clip(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the architecture that it names: {error}") from error
     return model.requires_grad_(False).eval(), about
-
-
-def file_sha256(path: str | Path) -> str:
-    return sha256(user_path(path).read_bytes()).hexdigest()
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -172,7 +167,7 @@ class Extractor(ClipExtractor):
             model,
             tokenizer(architecture["text_cfg"]["context_length"]),
             name=about["name"],
-            weights_sha256=file_sha256(weights),
+            weights_sha256=sha256_of(weights),
             size=architecture["vision_cfg"]["image_size"],
             dim=architecture["embed_dim"],
             mean=architecture["mean"],
@@ -216,7 +211,7 @@ class OpenClipExtractor(ClipExtractor):
             model.requires_grad_(False).eval(),
             open_clip.get_tokenizer(model_name),
             name=model_name,
-            weights_sha256=file_sha256(weights),
+            weights_sha256=sha256_of(weights),
             size=config["vision_cfg"]["image_size"],
             dim=config["embed_dim"],
             mean=preprocess["mean"],

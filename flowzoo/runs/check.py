@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -14,12 +15,16 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from flowzoo.formulation import names
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
+from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.store import explained
 
 
 class Limit(NamedTuple):
+    """What is allowed, in words and as a test; `form` gives an allowed value in the type that its reader expects."""
+
     allowed: str
     holds: Callable[[Any], bool]
+    form: Callable[[Any], Any] = lambda x: x
 
 
 def _is_integer(value: Any) -> bool:
@@ -35,7 +40,7 @@ def integer(least: int) -> Limit:
 
 
 def number(words: str, holds: Callable[[float], bool]) -> Limit:
-    return Limit(words, lambda x: _is_number(x) and holds(x))
+    return Limit(words, lambda x: _is_number(x) and holds(x), lambda x: float(x) + 0.0)  # one zero, not two
 
 
 def one_of(*values: Any) -> Limit:
@@ -43,12 +48,18 @@ def one_of(*values: Any) -> Limit:
 
 
 def either(*limits: Limit) -> Limit:
-    return Limit(" or ".join(limit.allowed for limit in limits), lambda x: any(limit.holds(x) for limit in limits))
+    return Limit(
+        " or ".join(limit.allowed for limit in limits),
+        lambda x: any(limit.holds(x) for limit in limits),
+        lambda x: next(limit.form(x) for limit in limits if limit.holds(x)),
+    )
 
 
 def list_of(limit: Limit) -> Limit:
     return Limit(
-        f"a list, each {limit.allowed}", lambda x: isinstance(x, list) and bool(x) and all(map(limit.holds, x))
+        f"a list, each {limit.allowed}",
+        lambda x: isinstance(x, list) and bool(x) and all(map(limit.holds, x)),
+        lambda x: list(map(limit.form, x)),
     )
 
 
@@ -70,7 +81,13 @@ NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
 BELOW_ONE = number("a number in [0, 1)", lambda x: 0 <= x < 1)
 SHARE = number("a number in [0, 1]", lambda x: 0 <= x <= 1)
 FLAG = one_of(True, False)
-SETTINGS = list_of(Limit("{steps: integer of at least 1, guidance: number of at least 0}", _is_setting))
+SETTINGS = list_of(
+    Limit(
+        "{steps: integer of at least 1, guidance: number of at least 0}",
+        _is_setting,
+        lambda x: {**x, "guidance": NOT_NEGATIVE.form(x["guidance"])},
+    )
+)
 FOLDER_NAME = Limit(
     "a name of one folder: letters, digits and . _ + -",
     lambda x: str(x).strip(".") != "" and all(c.isalnum() or c in "._+-" for c in str(x)),
@@ -98,7 +115,9 @@ LIMITS: dict[str, Limit] = {
     "trainer.checkpoint_every": integer(1),
     "trainer.log_every": integer(1),
     "optimizer.lr": POSITIVE,
-    "optimizer.betas": Limit("two numbers in [0, 1)", lambda x: list_of(BELOW_ONE).holds(x) and len(x) == 2),
+    "optimizer.betas": Limit(
+        "two numbers in [0, 1)", lambda x: list_of(BELOW_ONE).holds(x) and len(x) == 2, list_of(BELOW_ONE).form
+    ),
     "optimizer.eps": NOT_NEGATIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.warmup_steps": integer(0),
@@ -232,6 +251,16 @@ def _check_files(values: Mapping[str, Any]) -> None:
     for key, path in given.items():
         if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
+    now = content_of(values) if values.get(CONTENT) else {}
+    for key, digest in values.get(CONTENT, {}).items():
+        path = reduce(lambda node, name: node[name], key.split("."), values)
+        if key not in now:
+            raise ValueError(f"{key}={_shown(path)}: there is no such file or folder")
+        if now[key] != digest:
+            raise ValueError(
+                f"{key}={_shown(path)}: it holds other weights (sha256 {now[key][:16]}) than the run is named by "
+                f"(sha256 {digest[:16]}); allowed: a file with the same content"
+            )
     runs = user_path(values["runs"])
     nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
     if not nearest.is_dir():

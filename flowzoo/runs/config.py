@@ -34,6 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from flowzoo.formulation import names
+from flowzoo.runs.canonical import canonical
 from flowzoo.runs.check import check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
@@ -78,7 +79,7 @@ def launch(
     def one_job(cfg: DictConfig) -> int:
         try:
             with handing_on():
-                code = attempt(task, cfg) or 0
+                code = attempt(task, canonical(cfg)) or 0
         except Exception as error:
             if os.getpid() != here:  # on a cluster: Hydra reports what was raised, and the scheduler sees a failed job
                 atexit.register(os._exit, 1)

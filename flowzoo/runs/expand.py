@@ -24,6 +24,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from flowzoo.runs.canonical import canonical, canonical_values
+
 
 class Repository(ConfigRepository):
     """Hydra's, which reads each file once and knows options that are in no file."""
@@ -75,7 +77,7 @@ class Template:
 
 
 class Job:
-    """One job of a multirun."""
+    """One job of a multirun, its config in canonical form."""
 
     def __init__(self, template: Template, values: Mapping[str, Any]) -> None:
         self.template, self.values = template, values
@@ -83,17 +85,17 @@ class Job:
     @property
     def cfg(self) -> DictConfig:
         if not self.values:
-            return self.template.cfg
+            return canonical(self.template.cfg)
         cfg = OmegaConf.create(_filled(self.template.raw, self.values))
         OmegaConf.set_struct(cfg, True)
-        return cfg
+        return canonical(cfg)
 
     @property
     def resolved(self) -> dict[str, Any]:
         """The config as plain values, resolved but for the logger. Raises OmegaConf's errors."""
         if self.template.resolved is None:
             return _resolved(self.cfg)
-        return _filled(self.template.resolved, self.values)
+        return canonical_values(_filled(self.template.resolved, self.values))
 
 
 def compose_one(loader: ConfigLoader, config_name: str, words: Sequence[str]) -> Job:

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowzoo.runs.identity import comparable
+
 # What may differ between the variants of a stack; the name of the option says the same as path and sampler.
 FREE = ("path", "sampler", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
 
@@ -48,7 +50,7 @@ def grouped(cfgs: Sequence[DictConfig]) -> list[list[DictConfig]]:
 def _kind(cfg: DictConfig) -> str:
     # The logger's config names its run, so it is compared as it was written.
     logger = OmegaConf.to_container(cfg.logger) if cfg.get("logger") else None
-    rest: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "logger"]), resolve=True)
+    rest = comparable(cfg)
     for key in FREE:
         group, _, name = key.rpartition(".")
         (rest[group] if group else rest).pop(name, None)

@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch.testing import assert_close
 
+from flowzoo.formulation import limits, names
 from flowzoo.formulation.limits import MODE_S_MAX
 from flowzoo.formulation.schedule import RF, Cosine
 from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
@@ -77,3 +79,27 @@ def test_cosmap_gives_rf_the_log_snr_of_cosine() -> None:
 def test_lognorm_median_and_width() -> None:
     u = torch.special.ndtr(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     assert_close(torch.logit(LogitNormal(0.5, 0.6).quantile(u)), torch.tensor([-0.1, 0.5, 1.1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("s", [0, 0.0, -0.0])
+def test_a_law_that_names_take_for_a_simpler_one_is_that_one_to_the_last_bit(s: float) -> None:
+    given = {"_target_": "flowzoo.formulation.timestep.Mode", "s": s}
+    simpler = instantiate(names.resolved(given))
+    assert isinstance(simpler, Uniform)
+    assert torch.equal(instantiate(given).quantile(U), simpler.quantile(U))
+
+
+def test_laws_resolve_until_none_is_simpler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shift of alpha will: one of lognorm(m, s) is lognorm(m + ln alpha, s)."""
+    shifted = names.Part(
+        "shifted",
+        "flowzoo.formulation.timestep.Shifted",
+        dict.fromkeys(("m", "s", "alpha"), limits.check_lognorm_m),
+        equals=lambda m, s, alpha: ("lognorm", m + math.log(alpha), s),
+    )
+    monkeypatch.setitem(names.SAMPLERS, "Shifted", shifted)
+    law = {"_target_": shifted.target, "m": 0.5, "s": 1, "alpha": 3}
+    assert names.resolved(law) == {**names.TABLE["rf/lognorm(0.00,1.00)"]["sampler"], "m": 0.5 + math.log(3), "s": 1}
+    assert names.variant_name(names.TABLE["rf"]["path"], law) == f"rf/lognorm({0.5 + math.log(3)!r},1.00)"
+    for other in ({**law, "alpha": "3"}, {**law, "alpha": True}, {"_target_": shifted.target}):
+        assert names.resolved(other) == other  # `check` refuses them

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flowzoo.content import SHIPPED
 from flowzoo.data.shapes import Shapes
 from flowzoo.metrics.extractor import (
-    SHIPPED,
     Extractor,
     OpenClipExtractor,
     build_clip,

@@ -1,14 +1,19 @@
 """What a run is called: equal for what cannot change its weights, different for what can."""
 
 import re
+import shutil
+import sys
+import types
 from functools import cache
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from flowzoo.formulation import names
+from flowzoo.content import SHIPPED
+from flowzoo.formulation import names, timestep
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
-from flowzoo.runs.identity import run_folder, run_hash
+from flowzoo.runs.identity import run_folder, run_hash, run_name
 
 
 @cache
@@ -108,3 +113,165 @@ def test_all_61_compose_to_themselves_and_pass():
     assert sorted(printed) == sorted(names.TABLE)
     assert len({run_folder(cfg) for cfg in all_61}) == 61
     check_jobs(all_61)
+
+
+# Numbers, true and text.
+
+ONE_NUMBER = [
+    ["sampler=lognorm", "sampler.m=0,0.0,-0.0,0e0"],
+    ["sampler=lognorm", "sampler.s=1,1.0,1e0"],
+    ["path=edm", "path.schedule.P_m=0,-0.0"],
+    ["path=edm", "sigma_data=1,1.0"],
+    ["optimizer.weight_decay=0,0.0,-0.0"],
+    ["optimizer.betas=[0,0.9],[0.0,0.9],[-0.0,9e-1]"],
+    ["data.mean=[0,1,0.5],[0.0,1.0,0.5]", "data.std=[1,1,1]"],
+    ["ema.decay=0,0.0"],
+]
+
+
+@pytest.mark.parametrize("words", ONE_NUMBER, ids=lambda words: " ".join(words))
+def test_a_number_is_one_number_however_it_is_written(words):
+    several = jobs(*words, multirun=True)
+    assert len(several) > 1
+    assert len({run_folder(cfg) for cfg in several}) == 1
+    written = [OmegaConf.to_container(cfg, resolve=True) for cfg in several]
+    assert len({str({k: v for k, v in one.items() if k not in ("data", "autoencoder")}) for one in written}) == 1
+    with pytest.raises(ValueError, match="two jobs of this command are the same run"):
+        check_jobs(several)
+
+
+def test_true_and_text_are_no_numbers():
+    base = OmegaConf.to_container(jobs()[0], resolve=True)
+    hashes = [run_hash({**base, "sampler": {"_target_": "mine.Law", "x": x}}) for x in (1, True, "1", "true", None)]
+    assert len(set(hashes)) == 5
+    assert run_hash({**base, "sampler": {"_target_": "mine.Law", "x": [1.0, -0.0]}}) == run_hash(
+        {**base, "sampler": {"_target_": "mine.Law", "x": [1, 0]}}
+    )
+
+
+# Classes.
+
+
+def moved(node, home: str):
+    """The config with every class of ours in another module."""
+    if isinstance(node, dict):
+        return {k: home + v.rpartition(".")[2] if k == "_target_" else moved(v, home) for k, v in node.items()}
+    return [moved(v, home) for v in node] if isinstance(node, list) else node
+
+
+@pytest.mark.parametrize(
+    "words", [("variant=edm_0.60_1.20",), ("variant=rf_mode_1.29", "solver=euler_t"), ("path=edm_cos",)]
+)
+def test_moving_our_classes_changes_no_name(words):
+    config = OmegaConf.to_container(jobs(*words)[0], resolve=True)
+    assert run_name(moved(config, "flowzoo.elsewhere.")) == run_name(config)
+
+
+def test_a_moved_class_is_taken_where_it_is_one_of_ours(monkeypatch):
+    elsewhere = types.ModuleType("flowzoo.elsewhere")
+    elsewhere.LogitNormal = timestep.LogitNormal
+    elsewhere.Uniform = object()
+    monkeypatch.setitem(sys.modules, "flowzoo.elsewhere", elsewhere)
+    (home,) = jobs("sampler=lognorm")
+    (away,) = jobs("sampler=lognorm", "sampler._target_=flowzoo.elsewhere.LogitNormal")
+    check_jobs([away])
+    assert run_folder(away) == run_folder(home)
+    for target in ("flowzoo.elsewhere.Uniform", "flowzoo.nowhere.Uniform"):
+        with pytest.raises(
+            ValueError, match=f"sampler._target_ = {target} does not exist; allowed: .*timestep.Uniform"
+        ):
+            check_jobs([jobs(f"sampler._target_={target}")[0]])
+
+
+def test_classes_from_outside_are_told_by_their_modules():
+    base = OmegaConf.to_container(jobs()[0], resolve=True)
+    assert run_hash(moved(base, "mine.")) != run_hash(moved(base, "yours."))
+    assert run_hash(moved(base, "mine.")) != run_hash(base)
+
+
+# Laws that equal another.
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "-0.0", "0e0"])
+def test_mode_0_is_uniform_in_name_hash_config_and_check(zero):
+    (cfg,), (uniform,) = jobs("sampler=mode", f"sampler.s={zero}"), jobs()
+    assert run_folder(cfg) == run_folder(uniform)
+    assert cfg.sampler == uniform.sampler
+    (edm,) = jobs("path=edm", "sampler=mode", f"sampler.s={zero}")
+    check_jobs([edm])
+    with pytest.raises(ValueError, match="two jobs of this command are the same run"):
+        check_jobs([cfg, uniform])
+
+
+def test_a_config_that_was_written_by_hand_has_the_same_name():
+    config = OmegaConf.to_container(jobs()[0], resolve=True)
+    by_hand = config | {"sampler": {"_target_": "flowzoo.formulation.timestep.Mode", "s": 0}}
+    assert run_name(by_hand) == run_name(config)
+
+
+# Weights.
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """The shipped CLIP under another name."""
+    path = tmp_path / "a.safetensors"
+    shutil.copyfile(SHIPPED, path)
+    return path
+
+
+def named(path: object) -> DictConfig:
+    with config_loader() as loader:
+        (cfg,) = compose_jobs(loader, "train", ["text=clip", f"text.encoders.clip.weights={path}"], multirun=False)
+    return cfg
+
+
+def test_weights_are_one_under_any_name(clip):
+    other = clip.with_name("b.safetensors")
+    other.symlink_to(clip)
+    assert len({run_hash(named(path)) for path in (clip, other, SHIPPED, "null")}) == 1
+
+
+def test_other_weights_under_the_same_name_are_another_run(clip):
+    before = named(clip)
+    with open(clip, "ab") as file:
+        file.write(b"\0")
+    assert run_hash(named(clip)) != run_hash(before)
+    with pytest.raises(
+        ValueError, match=r"text.encoders.clip.weights=.*a.safetensors: it holds other weights .* allowed"
+    ):
+        check_jobs([before])
+
+
+def test_a_run_keeps_its_name_when_its_weights_move(clip):
+    cfg = named(clip)
+    name = run_name(cfg)
+    clip.rename(clip.with_name("moved.safetensors"))
+    assert run_name(cfg) == run_name(OmegaConf.to_container(cfg, resolve=True)) == name
+    with pytest.raises(ValueError, match=r"text.encoders.clip.weights=.*no such file or folder"):
+        check_jobs([cfg])
+    assert run_name(named(clip.with_name("moved.safetensors"))) == name
+
+
+@pytest.mark.parametrize("key", ["backbone.weights", "backbone.text_weights", "backbone.start"])
+def test_any_key_that_names_weights_counts_by_its_content(tmp_path, key):
+    base = OmegaConf.to_container(jobs()[0], resolve=True)
+    base.pop("content")
+    hashes = []
+    for name, content in (("a.pt", b"1"), ("b.pt", b"1"), ("c.pt", b"2")):
+        (tmp_path / name).write_bytes(content)
+        backbone = {**base["backbone"], key.removeprefix("backbone."): str(tmp_path / name)}
+        hashes.append(run_hash(base | {"backbone": backbone}))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_folder_of_weights_counts_by_all_its_files(tmp_path):
+    base = OmegaConf.to_container(jobs()[0], resolve=True)
+    base.pop("content")
+    for name in ("one", "two"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "model.bin").write_bytes(b"1")
+    configs = [base | {"backbone": {**base["backbone"], "weights": str(tmp_path / name)}} for name in ("one", "two")]
+    assert run_hash(configs[0]) == run_hash(configs[1])
+    (tmp_path / "two" / "deep" / "model.bin").write_bytes(b"2")
+    assert run_hash(configs[0]) != run_hash(configs[1])

@@ -1,0 +1,63 @@
+"""The form in which a config stands in config.yaml and in plans: all that compute the same are written alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowzoo.formulation import names
+from flowzoo.runs.check import LIMITS, POSITIVE, Limit
+from flowzoo.runs.identity import CONTENT, content_of
+
+FORMS: dict[str, Limit] = {**LIMITS, "solver.shift": POSITIVE}
+
+
+def canonical(cfg: DictConfig) -> DictConfig:
+    """A composed config with numbers of the type that their readers expect, the simplest law that the sampler equals,
+    and the content of the weights that it names. What cannot be resolved or is not allowed stays for `check`.
+    """
+    rest = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("logger", "hydra")])
+    try:
+        resolved: Any = OmegaConf.to_container(rest, resolve=True)
+    except OmegaConfBaseException:
+        return cfg
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    changed = OmegaConf.create(_written(raw, resolved))
+    OmegaConf.set_struct(changed, True)
+    return changed
+
+
+def canonical_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `canonical`, of a config that is resolved."""
+    return _written(values, values)
+
+
+def _written(raw: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` may hold interpolations, which stay."""
+    out: Any = raw
+    for key, limit in FORMS.items():
+        out = _replaced(out, key.split("."), lambda x, limit=limit: limit.form(x) if limit.holds(x) else x)
+    for key in ("path", "sampler"):
+        out = {**out, key: _floats(out[key])} if key in out else out
+    law = resolved.get("sampler")
+    if isinstance(law, Mapping) and "_target_" in law and (simpler := names.resolved(law)) is not law:
+        out = {**out, "sampler": dict(simpler)}
+    content = resolved.get(CONTENT) or content_of(resolved)
+    return {**out, CONTENT: content} if content else dict(out)
+
+
+def _replaced(node: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> Any:
+    """A copy of a tree with one leaf changed; the tree itself where it has no such leaf."""
+    if not isinstance(node, Mapping) or keys[0] not in node:
+        return node
+    value = node[keys[0]]
+    return {**node, keys[0]: _replaced(value, keys[1:], change) if keys[1:] else change(value)}
+
+
+def _floats(part: Any) -> Any:
+    """Every parameter of a formulation's parts that is a number is real, where the part is one of ours."""
+    if not isinstance(part, Mapping):
+        return part
+    ours = names.own_class(str(part.get("_target_"))) is not None
+    return {k: float(v) + 0.0 if ours and type(v) in (int, float) else _floats(v) for k, v in part.items()}
