@@ -57,6 +57,8 @@ BAD = [
     (["-m", "variant=glob(rf*)", "sampler.s=1"], ["variant=glob(rf*)", "sampler.s"]),
     (["variant=rf", "path.schedule.P_m=1"], ["variant=rf", "path.schedule.P_m"]),
     (["-m", "variant=glob(zz*)"], ["zz*", "no option"]),
+    (["backbone.dual_attention=7"], ["backbone.dual_attention=7", "backbone.depth=6"]),
+    (["backbone.dual_attention=-1"], ["backbone.dual_attention=-1", "0"]),
     (["solver=euler_t", "path=edm"], ["euler_t", "edm"]),
     (["solver.shift=0"], ["shift", "0"]),
     (["-m", "solver=recombine,heun"], ["same run", "runs/solo/rf-s0-"]),

@@ -36,9 +36,9 @@ class LastText(nn.Module):
 class LastBlock(nn.Module):
     """A joint block that updates the image tokens alone."""
 
-    def __init__(self, n: int, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, n: int, width: int, heads: int, qk_norm: bool, dual: bool = False) -> None:
         super().__init__()
-        self.image = Stream(width, heads, qk_norm)
+        self.image = Stream(width, heads, qk_norm, dual)
         self.texts = Modules[LastText](LastText(width, heads, qk_norm) for _ in range(n - 1))
 
     def forward(self, tokens: Sequence[Tokens], c: Tensor) -> Tokens:
@@ -51,7 +51,11 @@ class LastBlock(nn.Module):
 
 
 class MMDiT(nn.Module):
-    """Two sets of weights; with `split_text` one for the image and one for each encoder (three for two encoders)."""
+    """Two sets of weights; with `split_text` one for the image and one for each encoder (three for two encoders).
+
+    In the first `dual_attention` blocks the image also attends to itself alone, as in SD3.5 (13 of the 24 of its
+    medium model).
+    """
 
     def __init__(
         self,
@@ -65,18 +69,21 @@ class MMDiT(nn.Module):
         heads: int | None,
         qk_norm: bool = True,
         split_text: bool = False,
+        dual_attention: int = 0,
         grid: Grid | None = None,
     ) -> None:
         """width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
         super().__init__()
         width, heads = width_and_heads(depth, width, heads)
+        if dual_attention not in range(depth + 1):
+            raise ValueError(f"dual_attention={dual_attention!r} blocks; allowed: 0 to depth={depth}")
         self.split_text = split_text
         n = 1 + (len(text.dims) if split_text else 1)
         self.condition = Conditioning(text, width)
         self.image = PatchEmbedding(channels, image_size, patch_size, width, grid)
         self.text = TextEmbedding(text, width)
-        self.blocks = nn.ModuleList(JointBlock(n, width, heads, qk_norm) for _ in range(depth - 1))
-        self.last = LastBlock(n, width, heads, qk_norm)
+        self.blocks = nn.ModuleList(JointBlock(n, width, heads, qk_norm, i < dual_attention) for i in range(depth - 1))
+        self.last = LastBlock(n, width, heads, qk_norm, dual_attention == depth)
         self.final = Final(channels, patch_size, width)
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:

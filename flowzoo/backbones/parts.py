@@ -248,20 +248,39 @@ def mlp(width: int) -> nn.Sequential:
     return nn.Sequential(linear(width, 4 * width), nn.GELU(approximate="tanh"), linear(4 * width, width))
 
 
-class Stream(nn.Module):
-    """One set of weights of one block: all that is done to tokens of one kind, but attention, in which kinds meet."""
+class SecondAttention(nn.Module):
+    """Attention of one stream to itself alone, beside the joint one (dual attention of Stable Diffusion 3.5)."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
-        self.modulation = Modulation(width, 6)
         self.qkv = QKV(width, heads, qk_norm)
         self.out = linear(width, width)
+
+    def forward(self, x: Tensor, tokens: Tokens, shift: Tensor, scale: Tensor, gate: Tensor) -> Updated:
+        """Add to `tokens`, which joint attention updated, what x [B, L, D], from before it, finds in itself."""
+        (attended,) = attend_jointly([self.qkv], [modulate(x, shift, scale)])
+        return Updated(tokens.value(), attended, self.out, gate)
+
+
+class Stream(nn.Module):
+    """One set of weights of one block: all that is done to tokens of one kind, but attention, in which kinds meet."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool, dual: bool = False) -> None:
+        """dual: with a `SecondAttention`."""
+        super().__init__()
+        self.modulation = Modulation(width, 9 if dual else 6)
+        self.qkv = QKV(width, heads, qk_norm)
+        self.out = linear(width, width)
+        self.second = SecondAttention(width, heads, qk_norm) if dual else None
         self.mlp = mlp(width)
 
     def after_attention(self, x: Tensor, attended: Tensor, vectors: Sequence[Tensor]) -> Updated:
-        """The rest of the block: x [B, L, D], what attention gave [B, L, D], and the last four of the modulation."""
-        gate, *of_mlp = vectors
-        return self.feed_forward(Updated(x, attended, self.out, gate), *of_mlp)
+        """The rest of the block: x [B, L, D], what attention gave [B, L, D], and the modulation from its third on."""
+        gate, shift, scale, of_mlp, *of_second = vectors
+        tokens = Updated(x, attended, self.out, gate)
+        if self.second is not None:
+            tokens = self.second(x, tokens, *of_second)
+        return self.feed_forward(tokens, shift, scale, of_mlp)
 
     def feed_forward(self, tokens: Tokens, shift: Tensor, scale: Tensor, gate: Tensor) -> Updated:
         """The MLP with its norm and gate."""
@@ -276,12 +295,12 @@ class Stream(nn.Module):
 class JointBlock(nn.Module):
     """A transformer block over n token streams, each with its own weights, joined in attention (section 4, Fig. 2b).
 
-    One stream is DiT's block, two MM-DiT's.
+    One stream is DiT's block, two MM-DiT's. dual: the first stream, the image's, has a second attention to itself.
     """
 
-    def __init__(self, n: int, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, n: int, width: int, heads: int, qk_norm: bool, dual: bool = False) -> None:
         super().__init__()
-        self.streams = Modules[Stream](Stream(width, heads, qk_norm) for _ in range(n))
+        self.streams = Modules[Stream](Stream(width, heads, qk_norm, dual and i == 0) for i in range(n))
 
     def forward(self, tokens: Sequence[Tokens], c: Tensor) -> list[Tokens]:
         """tokens: n streams [B, L_i, D]; c [B, D] -> as tokens."""

@@ -5,6 +5,8 @@ B.2), two streams and the `Cropped` grid:
 
     MMDiT(channels=16, image_size=128, text=TextSpec((154,), (4096,), (2048,)), patch_size=2, depth=24, width=None,
           heads=None, qk_norm=False, grid=Cropped(max_size=192, base=64))
+
+SD3.5 has qk_norm=True; its medium model (dual_attention_layers 0 to 12) dual_attention=13, max_size=384.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -92,16 +94,22 @@ def _entries(backbone: MMDiT) -> Iterator[Entry]:
             if f"{prefix}.norms.{i}.weight" in ours:  # absent without qk-norm: theirs are then extra
                 yield Entry(f"{prefix}.norms.{i}.weight", (f"{source}.weight",), ours[f"{prefix}.norms.{i}.weight"])
 
+    def attention(prefix: str, attn: str, qkv: list[str], qk: list[str], out: str) -> Iterator[Entry]:
+        yield from rows(f"{prefix}.qkv.linear", *(f"{attn}.{name}" for name in qkv))
+        yield from norms(f"{prefix}.qkv", *(f"{attn}.{name}" for name in qk))
+        yield from rows(f"{prefix}.out", f"{attn}.{out}")
+
     def stream(prefix: str, block: str, norm: str, qkv: list[str], qk: list[str], out: str, ff: str) -> Iterator[Entry]:
         yield from rows(f"{prefix}.modulation.linear", f"{block}.{norm}.linear")
-        yield from rows(f"{prefix}.qkv.linear", *(f"{block}.attn.{name}" for name in qkv))
-        yield from norms(f"{prefix}.qkv", *(f"{block}.attn.{name}" for name in qk))
-        yield from rows(f"{prefix}.out", f"{block}.attn.{out}")
+        yield from attention(prefix, f"{block}.attn", qkv, qk, out)
         yield from rows(f"{prefix}.mlp.0", f"{block}.{ff}.net.0.proj")
         yield from rows(f"{prefix}.mlp.2", f"{block}.{ff}.net.2")
 
     def image_stream(prefix: str, block: str) -> Iterator[Entry]:
-        return stream(prefix, block, "norm1", ["to_q", "to_k", "to_v"], ["norm_q", "norm_k"], "to_out.0", "ff")
+        names = ["to_q", "to_k", "to_v"], ["norm_q", "norm_k"], "to_out.0"
+        yield from stream(prefix, block, "norm1", *names, "ff")
+        if f"{prefix}.second.out.weight" in ours:
+            yield from attention(f"{prefix}.second", f"{block}.attn2", *names)
 
     p = backbone.image.patch_size
     width, features = ours["image.linear.weight"]

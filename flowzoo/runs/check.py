@@ -142,6 +142,8 @@ LIMITS: dict[str, Limit] = {
     "backbone.width": either(one_of(None), integer(1)),
     "backbone.heads": either(one_of(None), integer(1)),
     "backbone.qk_norm": FLAG,
+    "backbone.split_text": FLAG,
+    "backbone.dual_attention": integer(0),
     "data.source.image_size": integer(1),
     "data.source.size": integer(1),
     "data.source.seed": integer(0),
@@ -219,6 +221,9 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
         )
     if width and width % 4 and str(backbone["_target_"]).startswith("flowzoo."):
         raise ValueError(f"backbone.width={width}: allowed is a multiple of 4, for sines and cosines of two axes")
+    dual, depth = backbone.get("dual_attention", 0), backbone.get("depth")
+    if depth and dual > depth:
+        raise ValueError(f"backbone.dual_attention={dual}: allowed is 0 to backbone.depth={depth}")
     size, patch = values["data"].get("source", {}).get("image_size"), backbone.get("patch_size")
     if size and patch and size % patch:
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")

@@ -61,8 +61,8 @@ class Rule(ABC):
     def sample(self, net: Net, formulation: Formulation | StackedFormulation, eps: Tensor, levels: Tensor) -> Sample:
         """Noise `eps` [B, ...] to data of the same shape, dtype and device; `levels` as a grid gives them.
 
-        Steps between equal levels are left out and cost nothing. `path_length` sums ||z' - z|| over the steps: for rf the
-        paper's sum of ||v dt|| (Table 6), and meaningful too where t is degenerate (EDM's dt at the top is 1e-20).
+        Steps between equal levels are left out and cost nothing. `path_length` sums ||z' - z|| over the steps: for rf
+        the paper's sum of ||v dt|| (Table 6), and meaningful too where t is degenerate (EDM's dt at the top is 1e-20).
         Raises ValueError for levels that rise or do not end at 0.
 
         With levels [V, S + 1] and a stacked formulation the V variants start from the same noise and step together:
@@ -142,8 +142,8 @@ class Heun(Rule):
 class EulerT(Rule):
     """The paper's words taken literally: z' = z + dt v(z, t) in every step, the last too.
 
-    On rf it is `Recombine`. On other paths it does not end on the last estimate of the data: Euler's step to t = 0 misses
-    it. To end there would be another method, and on linear at 5 steps of its usual grid five times as wrong.
+    On rf it is `Recombine`. On other paths it does not end on the last estimate of the data: Euler's step to t = 0
+    misses it. To end there would be another method, and on linear at 5 steps of its usual grid five times as wrong.
     ValueError for the EDM family.
     """
 

@@ -11,8 +11,12 @@ SPEC = TextSpec(lengths=(3, 2), dims=(5, 7), pooled=(4, 0))
 SMALL = {"patch_size": 4, "depth": 3, "width": 32, "heads": 2}
 
 
+OPTIONS = {"mmdit+dual": {"dual_attention": 2}}
+
+
 def make(name, *, text=SPEC, image_size=16, channels=3, **overrides):
-    return instantiate(preset(name, **SMALL | overrides), channels=channels, image_size=image_size, text=text)
+    config = preset(name.partition("+")[0], **SMALL | OPTIONS.get(name, {}) | overrides)
+    return instantiate(config, channels=channels, image_size=image_size, text=text)
 
 
 def inputs(batch=2, height=16, width=16, spec=SPEC, dtype=torch.float32, seed=0):
@@ -35,7 +39,7 @@ def randomise(net, seed=0):
     return net
 
 
-@pytest.fixture(params=["dit", "crossdit", "uvit", "mmdit", "mmdit3"])
+@pytest.fixture(params=["dit", "crossdit", "uvit", "mmdit", "mmdit3", "mmdit+dual"])
 def name(request):
     return request.param
 

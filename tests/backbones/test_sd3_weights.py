@@ -50,6 +50,28 @@ def test_output_is_diffusers(randomise, qk_norm, height, width):
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dual", [1, 2, 3])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_output_with_the_second_attention_of_sd35_is_diffusers(randomise, qk_norm, dual):
+    reference = theirs(randomise, qk_norm, dual_attention_layers=tuple(range(dual)))
+    net = ours(qk_norm, dual_attention=dual)
+    load_sd3(reference.state_dict(), net)
+    torch.manual_seed(0)
+    z, tokens, pooled = torch.randn(3, 5, 12, 6), torch.randn(3, 7, 20), torch.randn(3, 12)
+    label = torch.tensor([0.0, 437.5, 1000.0])
+    with torch.no_grad():
+        expected = reference(z, tokens, pooled, label).sample
+        out = net(z, label, Text((tokens,), (pooled,)))
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("theirs_dual", "words"), [(0, "missing: .*attn2.to_q"), (2, r"extra: .*blocks\.1\.attn2")])
+def test_another_number_of_second_attentions_is_refused(randomise, theirs_dual, words):
+    reference = theirs(randomise, True, dual_attention_layers=tuple(range(theirs_dual)))
+    with pytest.raises(ValueError, match=words):
+        load_sd3(reference.state_dict(), ours(True, dual_attention=1))
+
+
 def test_missing_extra_and_misshapen_are_named_and_nothing_is_loaded(randomise):
     state = theirs(randomise, True).state_dict()
     del state["context_embedder.bias"], state["transformer_blocks.2.attn.norm_added_q.weight"]
