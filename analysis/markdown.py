@@ -1,6 +1,7 @@
 """The report as Markdown: the same tables, without charts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from analysis.paper import CITATION
 from analysis.rank import columns, text_cell
@@ -11,12 +12,12 @@ from analysis.study import Study, Table
 def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
     """The whole report."""
     parts = [
-        f"# {title}",
+        f"# {escape(title)}",
         "Average front over settings by non-dominated sorting on FID (down) and CLIP score (up); 1 is best. After "
         f"{CITATION}. The page with charts and samples: report.html.",
     ]
     for study in studies:
-        parts += [f"## {study.title}", *(f"> {text}" for text in study.warnings), ranking(study)]
+        parts += [f"## {escape(study.title)}", *(f"> {escape(text)}" for text in study.warnings), ranking(study)]
         if study.spearman:
             rho, n = study.spearman
             parts.append(f"Spearman correlation with the paper's order (Table 1): {rho:+.2f}, n = {n}.")
@@ -25,13 +26,13 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
             parts += ["### Not ranked", table(Table(("Variant", "Why"), rows))]
         if study.baseline:
             parts += ["### The untrained network", table(study.baseline)]
-        parts += ["### What was run", "\n".join(f"- {name}: {text}" for name, text in study.protocol)]
+        parts += ["### What was run", _listed(study.protocol)]
         parts += [table(study.deviations)]
         if study.extractor:
-            parts += ["### Extractor", "\n".join(f"- {key}: {value}" for key, value in study.extractor.items())]
+            parts += ["### Extractor", _listed(study.extractor.items())]
         parts += ["### Runs", table(study.status)]
     for search in searches:
-        parts += [f"## {search.title}", f"{search.counts()}. The Pareto front:", table(search.table())]
+        parts += [f"## {escape(search.title)}", f"{search.counts()}. The Pareto front:", table(search.table())]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -47,7 +48,15 @@ def ranking(study: Study) -> str:
 
 
 def table(content: Table) -> str:
-    lines = [content.header, ["---"] * len(content.header), *content.rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
+    lines = [[escape(cell) for cell in line] for line in (content.header, *content.rows)]
+    lines.insert(1, ["---"] * len(content.header))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Text that stays one line of text: it opens no tag or comment, and ends no cell."""
+    return re.sub(r"[\\<|]", r"\\\g<0>", " ".join(text.split("\n")))
+
+
+def _listed(facts: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- {escape(name)}: {escape(text)}" for name, text in facts)

@@ -66,8 +66,13 @@ def figure(
 
 
 def _json(spec: Any) -> str:
-    """JSON that may stand inside a script element."""
-    return json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    """JSON that may stand inside a script element, in ASCII.
+
+    The characters that an HTML parser looks for are written as escapes: besides `</script>`, the text `<!--<script>`
+    would keep the element open to the end of the page.
+    """
+    text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def spread(mean: float, se: float | None) -> str:

@@ -26,8 +26,8 @@ def search_section(search: Search, id: str) -> str:
             ),
             figure(
                 id, "Scores against parameters", "Strong points are on the front.",
-                [(f"{score}-{name}", _against(search, name, score, title))
-                 for name in search.parameters for score, title in (("fid", FID), ("clip", CLIP))],
+                [(f"{score}-{i}", _against(search, name, score, title))
+                 for i, name in enumerate(search.parameters) for score, title in (("fid", FID), ("clip", CLIP))],
             ),
         ]  # fmt: skip
     return "".join(parts) + "</section>"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from analysis.canvas import Canvas
 from analysis.report import main, report
+from analysis.searches import FIXED
 from analysis.thumbnails import thumbnails
 from flowzoo.formulation import names
 
@@ -95,12 +96,31 @@ def test_markdown_and_csv_say_the_same(written: Path) -> None:
     assert {row["status"] for row in rows} == {"done", "diverged", "failed", "running"}
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs", "</script><b>x")
-    report([tmp_path / "runs"], tmp_path / "out")
-    page = Elements((tmp_path / "out" / "report.html").read_text())
-    assert "</script><b>x" in page.json["s0-scatter"].replace("<\\/", "</")
-    assert any(a.get("data-variant") == "</script><b>x" for _, a in page.tags)
+HOSTILE = "<!--<script>&amp;</script><b>x|y"
+
+
+def test_no_name_changes_the_page(tmp_path: Path) -> None:
+    """`<!--<script>` would keep a script element open to the end of the page, whatever closes it."""
+    folder = write_run(tmp_path / "runs", HOSTILE)
+    (folder / "samples" / "prompts.txt").write_text(f"{HOSTILE}\n")
+    (tmp_path / "study").mkdir()
+    with open(tmp_path / "study" / "trials.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*FIXED, f'a "{HOSTILE}'])
+        writer.writerows([[k, "done", 10 + k, 0.1 * k, f"rf-s0-{k:08x}", "", "", k] for k in range(3)])
+    report([tmp_path / "runs", tmp_path / "study"], tmp_path / "out", title=HOSTILE)
+    text = (tmp_path / "out" / "report.html").read_text()
+    page = Elements(text)
+    assert not [spec for spec in page.json.values() if set("<>&\u2028\u2029") & set(spec)]
+    assert all(json.loads(spec) for spec in page.json.values())
+    assert HOSTILE in [row["variant"] for row in json.loads(page.json["s0-scatter"])["datasets"]["rows"]]
+    assert any(a.get("data-variant") == HOSTILE for _, a in page.tags)
+    assert {a["data-spec"] for _, a in page.tags if "data-spec" in a} == set(page.json)
+    assert "<!--" not in text.split("<script>")[0]
+    assert "<b>x" not in text.split("<script>")[0]
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "\\<!--\\<script>&amp;\\</script>\\<b>x\\|y" in markdown
+    assert not re.search(r"(?<!\\)<", markdown)
 
 
 def test_sixty_one_variants_with_large_noisy_grids_fit_in_5_mb(tmp_path: Path) -> None:

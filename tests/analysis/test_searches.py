@@ -62,7 +62,7 @@ def test_in_the_report(tmp_path: Path) -> None:
         (folder / f"rf-s0-{k:08x}" / "results.csv").write_text("variant,fid,clip\nrf,1,1\n")
     assert main([str(folder), "-o", str(tmp_path / "report")]) == 0
     page, text = ((tmp_path / "report" / f"report.{kind}").read_text() for kind in ("html", "md"))
-    for place in ("search0-front", "search0-history", "search0-fid-sampler.m", "search0-clip-optimizer.lr"):
+    for place in ("search0-front", "search0-history", "search0-fid-0", "search0-clip-1"):
         assert f'data-spec="{place}"' in page
     assert "lognorm, a search of sampler.m, optimizer.lr" in text
     assert "| Trial | sampler.m | optimizer.lr | FID | CLIP | Run |" in text
