@@ -49,11 +49,6 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
-def is_first_process() -> bool:
-    """Of several that train one run together; the first one writes."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 def is_auto(value: Any) -> bool:
     return value == "auto"
 

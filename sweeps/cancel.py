@@ -23,15 +23,16 @@ def configure(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     manifest = Manifest.read(folder_of(args.sweep, args.words))
     chosen = matching([planned.id for planned in manifest.runs], args.runs or ["*"])
-    jobs = [(id, job.id) for id, of_run in slurm.all_jobs_of(manifest.folder).items() for job in of_run if job.active]
-    if ids := {job for id, job in jobs if id in chosen}:
-        slurm.cancel(sorted(ids))
+    # first of all, since it needs no answer of SLURM's
     pids = list(local_workers(manifest.folder, [planned.id for planned in manifest.runs]).items())
     for pid in {pid for id, pid in pids if id in chosen}:
         with suppress(ProcessLookupError):  # it has just ended
             os.kill(pid, signal.SIGTERM)
-    _say(f"cancelled job {{}} with {{}} of {manifest.folder}", jobs, chosen)
     _say(f"told process {{}}, which trains {{}} of {manifest.folder}, to save and stop", pids, chosen)
+    jobs = [(id, job.id) for id, of_run in slurm.all_jobs_of(manifest.folder).items() for job in of_run if job.active]
+    if ids := {job for id, job in jobs if id in chosen}:
+        slurm.cancel(ids)
+    _say(f"cancelled job {{}} with {{}} of {manifest.folder}", jobs, chosen)
     if not chosen & {id for id, _ in jobs + pids}:
         print(f"nothing of {manifest.folder} is in the queue or runs on this machine")
     return 0

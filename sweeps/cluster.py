@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -11,7 +12,21 @@ from hydra.utils import instantiate
 
 from flowzoo.runs.config import config_loader
 from flowzoo.runs.files import explained
+from flowzoo.runs.slurm import check_notice
 from sweeps.words import key_of
+
+# Options of sbatch that have a key here, under all their names.
+_KEYS = {
+    **{"time": "timeout_min", "t": "timeout_min", "timeout-min": "timeout_min", "time-min": "timeout_min"},
+    **{"signal": "notice_s", "signal-delay-s": "notice_s", "partition": "partition", "p": "partition"},
+    **{"account": "account", "A": "account", "qos": "qos", "q": "qos", "constraint": "constraint", "C": "constraint"},
+    **{"gpus-per-node": "gpus_per_node", "cpus-per-task": "cpus_per_task", "c": "cpus_per_task", "mem": "mem_gb"},
+}
+# Those on which it depends whether a job finds its work, and this command the job.
+_OURS = (
+    *("array", "a", "nodes", "N", "ntasks", "n", "ntasks-per-node", "job-name", "J", "output", "o", "error", "e"),
+    *("open-mode", "wrap", "parsable", "no-requeue", "clusters", "M", "test-only", "wait", "W"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +54,35 @@ class Cluster:
         least |= {"gpus_per_node": 0, "cpus_per_task": 1}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < bound):
+            optional = value is None and name in ("parallel", "gpus_per_node", "cpus_per_task")
+            if not optional and (type(value) is not int or value < bound):
                 raise ValueError(f"cluster.{name}={value}: allowed are integers from {bound}")
-        if self.mem_gb is not None and (isinstance(self.mem_gb, str) or self.mem_gb <= 0):
-            raise ValueError(f"cluster.mem_gb={self.mem_gb}: allowed are numbers above 0")
-        if isinstance(self.setup, str):
+        mem = self.mem_gb
+        if mem is not None and (type(mem) not in (int, float) or not 0 < mem < inf):
+            raise ValueError(f"cluster.mem_gb={mem}: allowed are numbers above 0")
+        for name in ("partition", "account", "qos", "constraint", "python"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str | int) or not str(value).strip()):
+                raise ValueError(f"cluster.{name}={value}: allowed is a text, and null for the cluster's own default")
+        if not isinstance(self.setup, list) or not all(isinstance(line, str) for line in self.setup):
             raise ValueError(f"cluster.setup={self.setup}: allowed is a list of shell lines")
+        check_notice("cluster.timeout_min", self.timeout_min, "cluster.notice_s", self.notice_s)
+        self._check_sbatch()
+
+    def _check_sbatch(self) -> None:
+        """A second word for what has a key here would win over it, unseen by what is checked."""
+        if not isinstance(self.sbatch, Mapping):
+            raise ValueError(
+                f"cluster.sbatch={self.sbatch}: allowed are options of sbatch, +cluster.sbatch.OPTION=VALUE"
+            )
+        for option in self.sbatch:
+            name = str(option).replace("_", "-")
+            if name in _KEYS:
+                raise ValueError(f"cluster.sbatch.{option}: allowed is cluster.{_KEYS[name]}")
+            if name in _OURS:
+                raise ValueError(
+                    f"cluster.sbatch.{option}: this command decides it; allowed are other options of sbatch"
+                )
 
     def parameters(self) -> dict[str, Any]:
         """As submitit's AutoExecutor takes them."""

@@ -54,8 +54,9 @@ def main(args: Namespace) -> int:
     words = [word for word in args.words if word.split("=", 1)[0] not in ("runs", "sweep")]
     if args.submit:
         from sweeps.cluster import split_cluster
-        from sweeps.submit import submit
+        from sweeps.submit import check, submit
 
+        check(words)
         execution = split_cluster(words)[1]
     else:
         execution = words

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from flowzoo.runs.lock import LOCK, Held
-from flowzoo.runs.store import STATES, Run, RunError
+from flowzoo.runs.store import FINISHED, STATES, Run, RunError
 from sweeps.definition import load, sweep_names
 from sweeps.manifest import PLAN, Manifest, Planned, departure
-from sweeps.slurm import Job, jobs_of
+from sweeps.slurm import Job, jobs_as_far_as_known
 from sweeps.words import key_of
 
 # A run's own states, then: running without a living owner, and with a status that cannot be read.
@@ -78,13 +78,13 @@ def standings(folder: Path) -> list[Standing]:
     """Each planned run of a sweep's folder, or each run folder where there is no plan. Raises RunError."""
     if (folder / PLAN).exists():
         return standing(Manifest.read(folder))
-    jobs = jobs_of(folder)
+    jobs = jobs_as_far_as_known(folder)
     return [_standing(Run(folder / name), None, "", jobs.get(name)) for name in run_folders(folder)]
 
 
 def standing(manifest: Manifest) -> list[Standing]:
     """One row a planned run, in the order of the plan. Raises RunError."""
-    jobs, version = jobs_of(manifest.folder), manifest.code_version
+    jobs, version = jobs_as_far_as_known(manifest.folder), manifest.code_version
     return [_standing(manifest.run(planned), planned, version, jobs.get(planned.id)) for planned in manifest.runs]
 
 
@@ -118,6 +118,8 @@ def _standing(run: Run, planned: Planned | None, version: str, job: Job | None) 
         notes.append(str(status["exception"]).strip().splitlines()[-1])
     if job and job.reason and job.state == "PENDING":
         notes.append(f"waits for {job.reason}")
+    elif job and job.reason and state not in FINISHED:
+        notes.append(job.reason)
     if planned and status:
         if status.get("code_version", version) != version:
             notes.append(f"code {status['code_version']}, planned {version}")

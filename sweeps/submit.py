@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
@@ -32,17 +33,24 @@ from sweeps.work import jobs, work
 if TYPE_CHECKING:
     from submitit import AutoExecutor
 
+PATIENCE = 300.0  # seconds for sbatch, which itself tries again for minutes where SLURM is busy
+
 
 def configure(parser: ArgumentParser) -> None:
     add_sweep(parser)
 
 
 def main(args: Namespace) -> int:
-    of_cluster, others = split_cluster(args.words)
-    cluster_of(of_cluster)  # refused before a plan is written
-    _check_slurm()
-    manifest = planned(args.sweep, others)
+    check(args.words)  # refused before a plan is written
+    manifest = planned(args.sweep, split_cluster(args.words)[1])
     return submit(manifest, [run.id for run in manifest.runs], args.words)
+
+
+def check(given: Sequence[str]) -> Cluster:
+    """What the words of the group `cluster` ask for. Raises one of `UserErrors`, also where SLURM does not answer."""
+    cluster = cluster_of(split_cluster(given)[0])
+    slurm.check()
+    return cluster
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,7 @@ def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) ->
     submitted before an error of SLURM's is recorded.
     """
     console = Console(soft_wrap=True, highlight=False)
-    of_cluster, others = split_cluster(given)
-    execution = words.split(others)[1]
-    cluster = cluster_of(of_cluster)
-    _check_slurm()
+    cluster, execution = check(given), words.split(split_cluster(given)[1])[1]
     with _alone(manifest.folder):
         return _submit(manifest, ids, cluster, execution, console)
 
@@ -178,20 +183,37 @@ def _executor(logs: Path, name: str, cluster: Cluster, shape: tuple[int, int], e
 
 
 def _sbatch(executor: AutoExecutor, tasks: Sequence[Work]) -> list[str]:
-    """The ids of the jobs, in order. Raises RunError with what sbatch said."""
-    from submitit.core.utils import FailedJobError
+    """The ids of the jobs, in order. Raises RunError with what sbatch said, or where it did not end in time."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env, environment_variables
 
     config = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
     # inside a job, what is that job's own would become the new one's
     inside = clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
+    doubt = "jobs may be in the queue that nobody recorded: look with squeue, and scancel them before you submit again"
     try:
-        with inside, environment_variables(**config), redirect_stderr(StringIO()):  # it comes with the error as well
+        # what sbatch says comes with the error as well
+        with inside, environment_variables(**config), redirect_stderr(StringIO()), _no_longer_than(PATIENCE):
             return [job.job_id for job in executor.submit_array(tasks)]
     except FailedJobError as error:
-        raise RunError(" ".join(str(error).split())) from None
+        if isinstance(error.__cause__, TimeoutError):
+            raise RunError(f"sbatch does not answer: it had {PATIENCE:g} s; {doubt}") from None
+        raise RunError(f"sbatch: {' '.join(str(error).split()) or 'it failed without a word'}") from None
+    except FailedSubmissionError as error:
+        raise RunError(f"{' '.join(str(error).splitlines()[0].split())}; {doubt}") from None
 
 
-def _check_slurm() -> None:
-    if not slurm.is_here():
-        raise RunError("there is no SLURM here (no squeue): allowed is python -m sweeps run")
+@contextmanager
+def _no_longer_than(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block, which has to run in the main thread. Submitit waits for sbatch for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

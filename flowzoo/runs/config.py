@@ -39,6 +39,7 @@ from flowzoo.runs.check import check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.slurm import check_notice
 from flowzoo.runs.store import Interrupted, RunError, attempt
 from flowzoo.training.signals import handing_on
 
@@ -134,6 +135,10 @@ def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
         if whole.hydra.mode == RunMode.MULTIRUN:
             raise ValueError("hydra.mode=MULTIRUN in a config file: allowed is -m in the command")
         return [_checked(Job(Template(whole), {}), typed)]
+    launcher = whole.hydra.launcher
+    if "signal_delay_s" in launcher:
+        limit, notice = launcher.timeout_min, launcher.signal_delay_s
+        check_notice("hydra.launcher.timeout_min", limit, "hydra.launcher.signal_delay_s", notice)
     sweeper = whole.hydra.sweeper
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         raise ValueError(f"hydra/sweeper with _target_ {sweeper.get('_target_')}: allowed is Hydra's basic sweeper")

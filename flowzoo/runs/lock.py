@@ -11,9 +11,7 @@ moments; a dead owner's is taken over in the same way.
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +22,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
+
+from flowzoo.runs.slurm import has_processes
 
 LOCK = ".lock"
 BEAT = 10.0  # seconds between two signs of life
@@ -76,7 +76,7 @@ class Owner:
         here = os.environ
         if self.job and self.cluster and self.cluster == here.get("SLURM_CLUSTER_NAME"):
             if self.job != here.get("SLURM_JOB_ID"):
-                return None if _in_queue(self.job) else False
+                return False if has_processes(self.job) is False else None
             if self.restarts < int(here.get("SLURM_RESTART_COUNT", 0)):
                 return False  # this very job, requeued
         return None
@@ -261,17 +261,3 @@ def _start_of(pid: int) -> int | None:
     threads, start = int(rest[16]), int(rest[18])
     # a killed process whose first thread is gone may have others that still end a write
     return None if state in "ZX" and threads <= 1 else start
-
-
-def _in_queue(job: str) -> bool:
-    """Whether SLURM still runs the job; True where it does not answer. A job that waits (again) has no process."""
-    if shutil.which("squeue") is None:
-        return True
-    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return True
-    if answer.returncode:
-        return "Invalid job id" not in answer.stderr
-    return bool(set(answer.stdout.split()) - {"PENDING"})

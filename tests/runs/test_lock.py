@@ -10,14 +10,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from flowzoo.runs import lock
+from flowzoo.runs import lock, slurm
 from flowzoo.runs.lock import LOCK, STALE, Held, Owner, RunLock
 
 # Takes the lock again and again. flock on a file beside it says truly, within this host, whether somebody else is in;
 # at some entries the process dies without a word, and at some while it changes the lock.
 CONTENDER = """
 import fcntl, os, pathlib, random, sys
-from flowzoo.runs import lock
+from flowzoo.runs import lock, slurm
 folder, seed, rounds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 chance = random.Random(seed)
 dies_in = chance.randrange(1, 4 * rounds)
@@ -113,22 +113,56 @@ def test_the_dead_are_known_on_their_own_host_at_once():
     assert replace(me, place="another container").lives() is None
 
 
-@pytest.mark.parametrize(
-    ("answer", "dead"),
-    [("RUNNING", False), ("COMPLETING", False), ("", True), ("PENDING", True), ("slurm_load_jobs error: down", False)],
-)
-def test_a_slurm_job_that_is_gone_is_dead_at_once(tmp_path, monkeypatch, answer, dead):
-    squeue = tmp_path / "bin" / "squeue"
-    squeue.parent.mkdir()
-    squeue.write_text(f"#!/bin/sh\necho '{answer}'\n" + ("exit 1\n" if "error" in answer else ""))
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """Sets what squeue answers, in a job of the cluster c."""
+
+    def answers(script: str) -> None:
+        path = tmp_path / "bin" / "squeue"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    monkeypatch.setattr(slurm, "_silent_until", 0.0)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
     monkeypatch.setenv("SLURM_JOB_ID", "2")
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "dead"),
+    [
+        ("echo RUNNING", False),
+        ("echo COMPLETING", False),
+        ("true", True),
+        ("echo PENDING", True),
+        ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", True),
+        ("echo slurm_load_jobs error: down >&2; exit 1", False),
+        ("exit 1", False),
+        ("exec sleep 1000", False),
+    ],
+)
+def test_a_slurm_job_that_is_gone_is_dead_at_once(tmp_path, monkeypatch, squeue, answer, dead):
+    monkeypatch.setattr(slurm, "PATIENCE", 0.5)
+    squeue(answer)
     elsewhere(tmp_path, 0, job="1", cluster="c")
     assert (RunLock(tmp_path).acquire() is None) == dead
     elsewhere(tmp_path, 0, job="1", cluster="another")
     assert RunLock(tmp_path).acquire() is not None
+
+
+def test_without_an_answer_of_slurms_the_heart_decides_and_slurm_is_not_asked_for_each_lock(tmp_path, squeue):
+    squeue(f"echo asked >> {tmp_path}/asked; exit 1")
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        elsewhere(tmp_path / name, STALE / 2, job="1", cluster="c")
+        assert RunLock(tmp_path / name).acquire() is not None
+    assert (tmp_path / "asked").read_text() == "asked\n"
+    elsewhere(tmp_path / "c", STALE * 2, job="1", cluster="c")
+    mine = RunLock(tmp_path / "c")
+    assert mine.acquire() is None
+    mine.release()
 
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):

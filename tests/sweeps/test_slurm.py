@@ -1,11 +1,23 @@
 """What is read from SLURM's commands, here scripts that print what SLURM 22.05 printed."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from flowzoo.runs import slurm as asking
+from flowzoo.runs.slurm import NoAnswer
 from flowzoo.runs.store import RunError
-from sweeps.slurm import SUBMITTED, Job, all_jobs_of, jobs_of, max_array_size, write_record
+from sweeps.slurm import (
+    SUBMITTED,
+    Job,
+    all_jobs_of,
+    cancel,
+    jobs_as_far_as_known,
+    jobs_of,
+    max_array_size,
+    write_record,
+)
 
 SQUEUE = """\
 7_0|RUNNING|None
@@ -70,12 +82,71 @@ def test_a_job_in_the_queue_counts_more_than_a_later_one_that_ended(tmp_path: Pa
     assert [job.id for job in all_jobs_of(tmp_path)["a"]] == ["7_0", "5"]
 
 
-def test_without_slurm_or_records_nothing_is_asked(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_records_nothing_is_asked(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert jobs_of(tmp_path) == {}
     assert not (said / "squeue.calls").exists()
-    record(tmp_path, "1", {"7_0": ["a"]})
     monkeypatch.setenv("PATH", str(tmp_path))
     assert jobs_of(tmp_path) == {}
+
+
+SILENT = {
+    "fails": "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1",
+    "fails without a word": "exit 3",
+    "hangs": "exec sleep 1000",
+    "prints what is no job": "echo welcome to the cluster",
+    "is not here": None,
+}
+
+
+@pytest.mark.parametrize("how", SILENT)
+def test_no_answer_is_not_an_empty_queue(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    record(tmp_path, "1", {"7_0": ["a"]})
+    monkeypatch.setattr(asking, "PATIENCE", 0.5)
+    replace(said / "squeue", SILENT[how])
+    with pytest.raises(NoAnswer, match=r"squeue does not answer: ."):
+        jobs_of(tmp_path)
+    shown = jobs_as_far_as_known(tmp_path)["a"]
+    assert (shown.id, shown.state, shown.active) == ("7_0", "UNKNOWN", False)
+    assert shown.reason.startswith("squeue does not answer")
+    replace(said / "scancel", "echo Invalid >&2; exit 1")
+    with pytest.raises(NoAnswer):
+        cancel({"7_0"})
+
+
+def replace(command: Path, script: str | None) -> None:
+    command.unlink(missing_ok=True)
+    if script is not None:
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+
+
+def test_without_accounts_a_job_that_ends_may_come_back(tmp_path: Path, said: Path) -> None:
+    record(tmp_path, "1", {"7_0": ["a"], "7_1": ["d"], "7_2": ["e"], "9": ["x"]})
+    replace(said / "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    jobs = jobs_of(tmp_path)
+    assert jobs == {"a": Job("7_0", "RUNNING"), "d": Job("7_1", "COMPLETING"), "e": Job("7_2", "COMPLETING"),
+                    "x": Job("9", "UNKNOWN")}  # fmt: skip
+    assert [run for run, job in jobs.items() if job.active] == ["a", "d", "e"]
+
+
+def test_the_queue_is_asked_in_words_that_every_slurm_knows(
+    tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before 20.02 have no --me, and a user's own SQUEUE_STATES would hide jobs."""
+    record(tmp_path, "1", {"7_0": ["a"]})
+    replace(said / "squeue", f"env > {said}/env\necho $@ > {said}/squeue.calls\ncat {said}/squeue.txt")
+    monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+    assert jobs_of(tmp_path)["a"].state == "RUNNING"
+    assert f"--user={os.getuid()}" in (said / "squeue.calls").read_text()
+    assert "--me" not in (said / "squeue.calls").read_text()
+    assert "SQUEUE_STATES" not in (said / "env").read_text()
+
+
+def test_a_job_that_has_just_ended_is_no_failure_of_scancel(said: Path) -> None:
+    replace(said / "scancel", "echo 'scancel: error: Kill job error on job id 7_1: Invalid job id' >&2; exit 1")
+    cancel({"7_1", "7_2", "99"})
+    with pytest.raises(NoAnswer, match=r"scancel does not answer: exit code 1, .*Invalid job id"):
+        cancel({"7_1", "7_3"})
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, said: Path) -> None:
@@ -87,3 +158,6 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, said: Path) -> No
 
 def test_max_array_size(said: Path) -> None:
     assert max_array_size() == 1001
+    replace(said / "scontrol", "exit 1")
+    with pytest.raises(NoAnswer, match="scontrol does not answer"):
+        max_array_size()

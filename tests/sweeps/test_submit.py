@@ -1,5 +1,6 @@
 """What is packed into which job, what a job asks for, and what it imports."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.lock import RunLock
 from flowzoo.runs.store import Run, RunError
@@ -57,8 +59,41 @@ def test_the_words_of_the_cluster() -> None:
     assert asked["slurm_partition"] == "p"
     assert asked["slurm_additional_parameters"] == {"nice": 5}
     assert not {"mem_gb", "slurm_account"} & asked.keys()  # the cluster's own defaults
-    with pytest.raises(RunError, match=r"cluster\.parallel=0: allowed are integers from 1"):
-        cluster_of(["cluster.parallel=0"])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("cluster.parallel=0", r"cluster\.parallel=0: allowed are integers from 1"),
+        ("cluster.timeout_min=true", r"cluster\.timeout_min=True: allowed are integers from 1"),
+        ("cluster.timeout_min=1.5", "allowed are integers from 1"),
+        ("cluster.timeout_min=null", "allowed are integers from 1"),
+        ("cluster.timeout_min=1:30", "allowed are integers from 1"),
+        ("cluster.mem_gb=true", "allowed are numbers above 0"),
+        ("cluster.mem_gb=nan", "allowed are numbers above 0"),
+        ("cluster.partition=[a]", "allowed is a text"),
+        ("cluster.setup=[1]", "allowed is a list of shell lines"),
+        ("+cluster.sbatch.time=10", r"cluster\.sbatch\.time: allowed is cluster\.timeout_min"),
+        ("+cluster.sbatch.time_min=10", r"allowed is cluster\.timeout_min"),
+        ("+cluster.sbatch.signal=USR1@500", r"allowed is cluster\.notice_s"),
+        ("+cluster.sbatch.array=0-3", "this command decides it"),
+        # told to stop as it starts, and requeued, and told to stop
+        ("cluster.timeout_min=1", r"cluster\.notice_s=120 with cluster\.timeout_min=1: .* at least 4"),
+        ("cluster.timeout_min=3", r"cluster\.timeout_min of at least 4"),
+        ("cluster.notice_s=20000", r"cluster\.timeout_min of at least 335"),
+    ],
+)
+def test_what_no_job_can_be_asked_with_is_refused(word: str, said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        cluster_of([word])
+
+
+def test_the_shortest_limit_for_a_notice() -> None:
+    assert cluster_of(["cluster.timeout_min=4"]).timeout_min == 4
+    assert cluster_of(["cluster.timeout_min=2", "cluster.notice_s=30"]).notice_s == 30
+    words = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=1", "seed=0,1"]
+    with config_loader() as loader, pytest.raises(ValueError, match=r"hydra\.launcher\.timeout_min=1: .* at least 4"):
+        compose_jobs(loader, "train", words, True)
 
 
 def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
@@ -80,11 +115,84 @@ def test_without_slurm_nothing_is_written(
 
 
 @pytest.fixture
+def bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """SLURM's commands, which succeed and print nothing, in a folder that holds nothing else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in slurm.COMMANDS:
+        command(folder / name, "exit 0")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("PATH", f"{folder}:/bin")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return folder
+
+
+def command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_where_squeue_does_not_answer_nothing_is_submitted_written_or_removed(
+    bin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(bin / "squeue", "echo squeue: unrecognized option >&2; exit 1")
+    assert main(["submit", "demo"]) == 2
+    assert capsys.readouterr().err == "sweeps: squeue does not answer: exit code 1, squeue: unrecognized option\n"
+    assert list(Path().iterdir()) == []
+    manifest = plan_of(Sweep("x", ["rf"]), [])
+    manifest.write()
+    run = Run.create(manifest.runs[0].cfg)
+    run.set_status("failed")
+    (run.path / "results.csv").touch()
+    for words in (["--submit"], ["--submit", "cluster.timeout_min=0"]):
+        assert main(["retry", "runs/x", "--failed", "--from", "scratch", *words]) == 2
+        assert re.search("squeue does not answer|timeout_min=0", capsys.readouterr().err)
+        assert (run.path / "results.csv").exists()
+        assert run.state == "failed"
+
+
+def test_where_squeue_does_not_answer_cancel_says_so(bin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = plan_of(Sweep("x", ["rf"]), [])
+    manifest.write()
+    submission = manifest.folder / slurm.SUBMITTED / "1"
+    submission.mkdir(parents=True)
+    slurm.write_record(submission, {"7": [manifest.runs[0].id]})
+    for script in ("exit 1", "echo banner"):
+        command(bin / "squeue", script)
+        assert main(["cancel", "runs/x"]) == 2
+        assert "squeue does not answer" in capsys.readouterr().err
+    (bin / "squeue").unlink()
+    assert main(["cancel", "runs/x"]) == 2
+    assert main(["status", "runs/x", "--json"]) == 0
+    assert "squeue does not answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo no partition >&2; exit 1", "sbatch: no partition"),
+        ("exit 1", "sbatch: it failed without a word"),
+        ("exec sleep 1000", "sbatch does not answer.*look with squeue"),
+        ("echo welcome", "sense of sbatch output.*look with squeue"),
+    ],
+)
+def test_where_sbatch_fails_or_does_not_answer_this_is_said(
+    bin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, said: str
+) -> None:
+    monkeypatch.setattr("sweeps.submit.PATIENCE", 1.0)
+    command(bin / "sbatch", script)
+    assert main(["submit", "demo", "runs=r"]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not list(Path("r/demo").glob(".submit/*/jobs.json"))
+
+
+@pytest.fixture
 def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Work]:
     """What sbatch would have got."""
     tasks: list[Work] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slurm, "is_here", lambda: True)
+    monkeypatch.setattr(slurm, "check", lambda: None)
     monkeypatch.setattr(slurm, "jobs_of", lambda _: {})
     monkeypatch.setattr(slurm, "max_array_size", lambda: 9)
     monkeypatch.setattr("sweeps.submit._executor", lambda *_: None)
@@ -131,7 +239,7 @@ def test_every_job_of_a_run_is_cancelled(
     monkeypatch.setattr(slurm, "cancel", cancelled.extend)
     Path("runs/x", id).touch()  # what lies there matters not
     assert main(["cancel", "runs/x"]) == 0
-    assert cancelled == ["2", "3"]
+    assert sorted(cancelled) == ["2", "3"]
     assert capsys.readouterr().out.splitlines() == [f"cancelled job {job} with {id} of runs/x" for job in "23"]
 
 
