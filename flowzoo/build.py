@@ -20,7 +20,7 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
-from flowzoo.runs.store import RunError
+from flowzoo.runs.store import Unfit
 from flowzoo.training.checkpoint import write_atomically
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -44,13 +44,26 @@ def device_of(cfg: DictConfig) -> torch.device:
     """The device for work outside Lightning; `trainer.accelerator=cpu` keeps everything off a GPU."""
     asked = cfg.trainer.accelerator in ("gpu", "cuda")
     if asked and not torch.cuda.is_available():
-        raise RunError(f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; allowed are auto and cpu")
+        raise Unfit(f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; allowed are auto and cpu")
     gpu = torch.cuda.is_available() and (asked or is_auto(cfg.trainer.accelerator))
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def is_auto(value: Any) -> bool:
     return value == "auto"
+
+
+def processes_of(cfg: DictConfig) -> int:
+    """Devices of a node times nodes. `trainer.devices=auto` is every GPU that can be seen, or the CPU."""
+    devices = cfg.trainer.devices
+    if is_auto(devices):
+        devices = torch.cuda.device_count() if device_of(cfg).type == "cuda" else 1
+    return (devices if isinstance(devices, int) else len(devices)) * cfg.trainer.num_nodes
+
+
+def is_first_process(cfg: DictConfig) -> bool:
+    """Whether this process writes. One that trains a run alone does, whatever its number among SLURM's tasks is."""
+    return processes_of(cfg) == 1 or rank_zero_only.rank == 0
 
 
 def precision_of(cfg: DictConfig, device: torch.device) -> str:
@@ -90,7 +103,7 @@ def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) ->
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
     latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(images)
     statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
-    if is_first_process():
+    if is_first_process(cfg):
         write_atomically(kept, lambda part: part.write_text(json.dumps(statistics)))
     return statistics
 

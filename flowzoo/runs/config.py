@@ -72,7 +72,10 @@ def launch(
         refuse(program, error)
 
     if together and not args.cfg and any(map(is_stacked, jobs)):
-        sys.exit(together(jobs))
+        try:
+            sys.exit(together(jobs))
+        except RunError as error:
+            refuse(program, error)
 
     codes: list[int] = []
     here = os.getpid()

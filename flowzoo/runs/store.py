@@ -39,6 +39,10 @@ class RunBusy(RunError):
     """Another process trains this run."""
 
 
+class Unfit(RunError):
+    """This machine cannot do what a run asks for. It is told before the run begins, and nothing is written of it."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and has saved itself; the same command goes on.
 
@@ -258,7 +262,7 @@ def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
     """task(cfg); what it raises is written into the run's status and raised again, RunError for a user's mistake."""
     try:
         return task(cfg)
-    except RunBusy:
+    except (RunBusy, Unfit):
         raise
     except Exception as error:
         told = explained(error)

@@ -26,6 +26,7 @@ from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.sharded import strategy_of
 from flowzoo.training.signals import Notice
 from flowzoo.training.stacked import StackedModule
+from flowzoo.training.surroundings import environments_of
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def train_module(
         max_epochs=-1,
         logger=[instantiate(one.logger) for one in cfgs] if cfg.logger else False,
         callbacks=[cadence],
-        plugins=[checkpoints],
+        plugins=[checkpoints, *environments_of(cfg)],
         default_root_dir=runs[0].path,  # where Lightning looks for a scheduler's checkpoints: never another run's
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -20,6 +20,7 @@ from flowzoo.training.fit import fit, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.signals import interruptible
+from flowzoo.training.surroundings import check_here
 
 
 def train_and_score(cfg: DictConfig) -> None:
@@ -28,10 +29,10 @@ def train_and_score(cfg: DictConfig) -> None:
     With several processes the first one does everything but its share of training.
     Raises Interrupted after a signal, once everything is saved, and RunBusy where another process trains the same run.
     """
-    device_of(cfg)  # says so where there is no such device, before anything is written
+    check_here(cfg)
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
-    if not is_first_process():
+    if not is_first_process(cfg):
         run, train = Run(run_folder(cfg)), source_of(cfg, "train")
         fit(cfg, run, build(cfg, run.path, train), train, source_of(cfg, "val"))
         return

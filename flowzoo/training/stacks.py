@@ -19,13 +19,16 @@ from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, ex
 from flowzoo.training.memory import limit_of
 from flowzoo.training.signals import end_with_parent, handled_by
 from flowzoo.training.stack import train_and_score_stack
+from flowzoo.training.surroundings import check_here
 
 
 def run_stacks(cfgs: Sequence[DictConfig]) -> int:
     """Trains and scores all runs, `trainer=stacked`. Returns the exit code: 0, 1 with failures, 130 when interrupted.
 
-    A stack that fails is recorded in each of its runs and passed over. Finished runs are left out.
+    A stack that fails is recorded in each of its runs and passed over. Finished runs are left out. Raises Unfit.
     """
+    for cfg in cfgs:
+        check_here(cfg)
     settings = cfgs[0].stack
     jobs = [cfg for cfg in map(alone, cfgs) if Run(run_folder(cfg)).state not in FINISHED]
     if len(jobs) < len(cfgs):
