@@ -63,7 +63,7 @@ def processes_of(cfg: DictConfig) -> int:
 
 def is_first_process(cfg: DictConfig) -> bool:
     """Whether this process writes. One that trains a run alone does, whatever its number among SLURM's tasks is."""
-    return processes_of(cfg) == 1 or rank_zero_only.rank == 0
+    return processes_of(cfg) == 1 or getattr(rank_zero_only, "rank", 0) == 0
 
 
 def precision_of(cfg: DictConfig, device: torch.device) -> str:

@@ -7,6 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from threading import BrokenBarrierError
 from typing import Any
 
+from flowzoo.sockets import keep_socket_paths_short
+
 PATIENCE = 900.0  # seconds to wait for the others to warm up
 
 
@@ -15,6 +17,7 @@ def together(task: Callable[..., float], jobs: Sequence[tuple[Any, ...]], gpus: 
 
     A task calls `ready()` when it is warm, which returns once all are. Raises what the first of them raised.
     """
+    keep_socket_paths_short()
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
         barrier = manager.Barrier(len(jobs))

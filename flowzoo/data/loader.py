@@ -18,6 +18,7 @@ from flowzoo.encoders.text import Text
 from flowzoo.progress import track
 from flowzoo.randomness import generator
 from flowzoo.runs.files import RunError
+from flowzoo.sockets import keep_socket_paths_short
 
 _CHUNK = 1024  # images decoded at once into the device cache
 _ROOM = 0.8  # share of the free memory that the device cache may take
@@ -136,6 +137,8 @@ class Streamed:
         return self._finish(self._steps[step])
 
     def iterate(self, start_step: int) -> Iterator[Batch]:
+        if self._workers:
+            keep_socket_paths_short()
         loader = DataLoader(
             self._steps,
             batch_size=None,

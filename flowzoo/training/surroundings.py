@@ -34,7 +34,7 @@ def environments_of(cfg: DictConfig) -> list[ClusterEnvironment]:
     """
     processes = processes_of(cfg)
     if processes == 1:
-        rank_zero_only.rank = 0  # it was SLURM's number of this task
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]  # it was SLURM's number of this task
         return [LightningEnvironment()]
     if "SLURM_JOB_ID" not in os.environ:
         return []
