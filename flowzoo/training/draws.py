@@ -20,5 +20,6 @@ def noise(seed: int, step: int, like: Tensor, n: int) -> Tensor:
 
 def kept(seed: int, step: int, text: TextEncoders, n: int, device: torch.device) -> Tensor:
     """Which encoders are not dropped, bool [n, encoders] (paper, B.3)."""
-    draws = torch.rand((n, len(text.names)), generator=generator(seed, step, "text", device), device=device)
-    return draws >= text.p_drop
+    # The default type is float64 within a run in that precision: it would draw other numbers.
+    shape, gen = (n, len(text.names)), generator(seed, step, "text", device)
+    return torch.rand(shape, generator=gen, device=device, dtype=torch.float32) >= text.p_drop
