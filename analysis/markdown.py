@@ -44,7 +44,9 @@ def ranking(study: Study) -> str:
         cells = [places.get(entry.variant, "") if name == "place" else text_cell(entry, name) for name in names]
         rows.append([*cells, *(f"{r:.2f}" for r in study.paper.get(entry.variant, ()))] + [""] * 3)
     header = (*names, "paper: all", "paper: 5 steps", "paper: 50 steps")
-    return table(Table(header, [row[: len(header)] for row in rows])) if rows else "No run has scores yet."
+    if not rows:
+        return study.unranked_because + (f"\n\n{table(study.clip_scores)}" if study.clip_scores else "")
+    return table(Table(header, [row[: len(header)] for row in rows]))
 
 
 def table(content: Table) -> str:

@@ -125,6 +125,11 @@ class _Table:
             if row.is_ranked and row.setting is not None:
                 self.scored[row.seed, row.setting][row.variant] = row
         if not self.scored:
+            if any(math.isfinite(row.clip) for row in contenders):
+                raise ValueError(
+                    "nothing to rank: the rows have a CLIP score and no FID, which too few images do not give; "
+                    "the report (python -m analysis.report) shows them"
+                )
             raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
         self.seeds = sorted({seed for seed, _ in self.scored}, key=lambda seed: float(seed or 0))
         self.settings = sorted({setting for _, setting in self.scored})

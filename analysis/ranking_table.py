@@ -20,7 +20,8 @@ def ranking(study: Study, marks: Marks) -> str:
     """Ranks, the scores at the headline's setting, and the paper's ranks; then what has no rank and why."""
     entries, places = study.ranking.ranked, study.ranking.places
     if not entries:
-        return "<p>No run has scores yet.</p>" + _unranked(study, marks)
+        scores = table(study.clip_scores, marks) if study.clip_scores else ""
+        return f"<p>{escape(study.unranked_because)}</p>" + scores + _unranked(study, marks)
     headline = study.settings[0]
     # a column without any number would only ask why it is there
     columns = [name for name in COLUMNS if any(getattr(e, name) is not None for e in entries)]

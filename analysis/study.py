@@ -44,7 +44,33 @@ class Study:
             return rank(self.results)
         except ValueError:
             variants = dict.fromkeys(run.variant for run in self.runs)
-            return Ranking([Entry(v, 0, 0, "no scores yet", False) for v in variants], [], [], {}, {})
+            why = "no FID" if self.clip_scores else "no scores yet"
+            return Ranking([Entry(v, 0, 0, why, False) for v in variants], [], [], {}, {})
+
+    @property
+    def unranked_because(self) -> str:
+        """Why there is no ranking at all."""
+        if not self.clip_scores:
+            return "No run has scores yet."
+        return (
+            "No ranking: it needs FID beside the CLIP score. "
+            f"{self.extractor.get('no_fid') or 'The rows have no FID.'} CLIP scores, means over seeds:"
+        )
+
+    @cached_property
+    def clip_scores(self) -> Table | None:
+        """CLIP scores by variant and setting, where no row has an FID; best first by the first setting."""
+        rows = [row for row in self.results.rows if row.setting is not None and isfinite(row.clip)]
+        if not rows or any(isfinite(row.fid) for row in rows):
+            return None
+        names = [c for c in self.results.columns if len({row.record.get(c) for row in rows}) > 1 and c not in GROUP]
+        cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            where = ", ".join(f"{name} {row.record[name]}" for name in names if row.record.get(name))
+            cells[row.variant][where or "the only setting"].append(row.clip)
+        settings = sorted({where for own in cells.values() for where in own}, key=_numbers)
+        table = [(v, *(f"{fmean(own[s]):.4f}" if s in own else "" for s in settings)) for v, own in cells.items()]
+        return Table(("Variant", *settings), sorted(table, key=lambda line: line[1], reverse=True))
 
     def cell(self, setting: Sequence[str], column: str) -> str:
         columns = self.results.columns
@@ -116,11 +142,23 @@ class Study:
     @cached_property
     def warnings(self) -> list[str]:
         said: list[str] = []
-        dim = next((int(v) for k, v in self.extractor.items() if k.split(".")[-1] == "dim" and v.isdigit()), None)
-        if dim and self.n_samples and min(self.n_samples) < 10 * dim:
+        dim, held_out = (
+            next((int(v) for k, v in self.extractor.items() if k.split(".")[-1] == name and v.isdigit()), None)
+            for name in ("dim", "n")
+        )
+        seen = self.extractor.get("quality.data")
+        if seen and self.key[0] and seen != self.key[0]:
             said.append(
-                f"FID from {min(self.n_samples):,} samples of {dim}-dimensional features (below ten times the "
-                "dimension) is biased upwards: compare within this report only."
+                f"The network behind the scores was trained on {seen} and has not seen images like {self.key[0]}: its "
+                "scores compare variants poorly."
+            )
+        if told := self.extractor.get("no_fid"):
+            said.append(told + ".")
+        elif dim and self.n_samples and (few := min([*self.n_samples, *([held_out] if held_out else [])])) < 10 * dim:
+            kind = "samples" if few in self.n_samples else "held-out images"
+            said.append(
+                f"FID from {few:,} {kind} of {dim}-dimensional features (below ten times the dimension) is biased "
+                "upwards: compare within this report only."
             )
         if len(self.ranking.seeds) == 1:
             said.append(f"One seed: no intervals. {NOISE}: close ranks may well be ties.")
@@ -222,6 +260,11 @@ def studies(runs: Sequence[Run], results: Results) -> list[Study]:
         sources = dict.fromkeys(row.source for row in rows)
         out.append(Study(key, [by_folder[s] for s in sources], Results(results.columns, rows)))  # type: ignore[arg-type]
     return out
+
+
+def _numbers(text: str) -> list[tuple[int, float, str]]:
+    """Sort key of settings in words."""
+    return [natural(word) for word in text.replace(",", "").split()]
 
 
 def _places(values: Sequence[float]) -> list[float]:

@@ -14,12 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from flowzoo.backbones.stacked import StackedBackbone
+from flowzoo.data.opening import opened
 from flowzoo.data.source import MEASURED, Source, measure, shuffled
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
+from flowzoo.runs.files import Refused
 from flowzoo.runs.store import Unfit
 from flowzoo.training.checkpoint import write_atomically
 
@@ -32,6 +34,7 @@ class Built:
     backbone: nn.Module
     autoencoder: Pixels
     text: TextEncoders
+    image_size: int  # pixels
 
     def to(self, device: torch.device) -> "Built":
         """Moves the networks in place."""
@@ -82,12 +85,21 @@ def source_of(cfg: DictConfig, split: str) -> Source:
     return instantiate(cfg.data.source, split=split)
 
 
+def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
+    """The train and the val split of a run that has not begun. Raises Refused, as `opened`."""
+    train, val = opened(cfg.data)
+    patch = cfg.backbone.get("patch_size")
+    if patch and train.image_size % patch:
+        raise Refused(f"backbone.patch_size={patch}: allowed is a divisor of {train.image_size}, the image size")
+    return train, val
+
+
 def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Pixels:
     return instantiate(cfg.autoencoder, mean=statistics["mean"], std=statistics["std"])
 
 
 def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) -> dict[str, Any]:
-    """Mean and deviation of the pixels, from the config or measured once and kept in the run folder.
+    """Size, mean and deviation of the images, from the config or measured once and kept in the run folder.
 
     `deviation` is that of the normalised images, EDM's sigma_data where `sigma_data=data` asks for the measured one.
     """
@@ -103,6 +115,7 @@ def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) ->
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
     latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(images)
     statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
+    statistics["image_size"] = train.image_size
     if is_first_process(cfg):
         write_atomically(kept, lambda part: part.write_text(json.dumps(statistics)))
     return statistics
@@ -116,11 +129,11 @@ def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulatio
     return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler))
 
 
-def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders) -> nn.Module:
+def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, image_size: int) -> nn.Module:
     """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(word(cfg.seed, 0, "weights"))
-        size = autoencoder.latent_size(cfg.data.source.image_size)
+        size = autoencoder.latent_size(image_size)
         backbone = {key: value for key, value in cfg.backbone.items() if key != "name"}
         return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
 
@@ -131,6 +144,7 @@ class BuiltStack:
     backbone: StackedBackbone
     autoencoder: Pixels
     text: TextEncoders
+    image_size: int  # pixels
 
 
 def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> BuiltStack:
@@ -144,17 +158,16 @@ def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Sour
     by_seed: dict[int, nn.Module] = {}
     for one in cfgs:
         if one.seed not in by_seed:
-            by_seed[one.seed] = backbone_of(one, autoencoder, text)
+            by_seed[one.seed] = backbone_of(one, autoencoder, text, statistics["image_size"])
     formulation = StackedFormulation([formulation_of(one, statistics) for one in cfgs])
     backbone = StackedBackbone([by_seed[one.seed] for one in cfgs])
-    return BuiltStack(formulation, _exact(cfg, backbone), _exact(cfg, autoencoder), text)
+    return BuiltStack(formulation, _exact(cfg, backbone), _exact(cfg, autoencoder), text, statistics["image_size"])
 
 
 def stack_of_one(built: Built) -> BuiltStack:
     """For a run alone, without a second network."""
-    return BuiltStack(
-        StackedFormulation([built.formulation]), StackedBackbone([built.backbone]), built.autoencoder, built.text
-    )
+    formulation, backbone = StackedFormulation([built.formulation]), StackedBackbone([built.backbone])
+    return BuiltStack(formulation, backbone, built.autoencoder, built.text, built.image_size)
 
 
 def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
@@ -162,8 +175,9 @@ def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
     statistics = statistics_of(cfg, folder, train)
     autoencoder = autoencoder_of(cfg, statistics)
     text: TextEncoders = instantiate(cfg.text)
-    backbone = _exact(cfg, backbone_of(cfg, autoencoder, text))
-    return Built(formulation_of(cfg, statistics), backbone, _exact(cfg, autoencoder), text)
+    size = statistics["image_size"]
+    backbone = _exact(cfg, backbone_of(cfg, autoencoder, text, size))
+    return Built(formulation_of(cfg, statistics), backbone, _exact(cfg, autoencoder), text, size)
 
 
 def _exact(cfg: DictConfig, network: Network) -> Network:

@@ -23,12 +23,12 @@ from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.names import variant_name
 from flowzoo.metrics.clip import clip_score
-from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, reference_moments
+from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, no_fid, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.paths import user_path
 from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.store import Run, RunError
+from flowzoo.runs.store import Run
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
@@ -73,15 +73,20 @@ class Evaluation:
         self.extractor = instantiate(cfg.metric).to(device)
         self.count = cfg.evaluation.samples
         self.n_reference = min(len(val), cfg.evaluation.reference)
-        if min(self.count, self.n_reference) <= self.extractor.dim:
-            raise RunError(
-                f"evaluation.samples={self.count} against {self.n_reference} held-out images: FID in "
-                f"{self.extractor.dim} dimensions is singular; allowed is more than {self.extractor.dim} of each"
-            )
-        if told := few_samples(min(self.count, self.n_reference), self.extractor.dim):
+        least, dim = min(self.count, self.n_reference), self.extractor.dim
+        against = f"evaluation.samples={self.count} against {self.n_reference} held-out images: "
+        self.no_fid = no_fid(least, dim) and against + no_fid(least, dim)
+        if told := self.no_fid or few_samples(least, dim):
             _say(told)
+        seen = self.extractor.quality.get("data")
+        if seen and seen != val.name:
+            _say(
+                f"{self.extractor.identity['name']}, the network behind the scores, was trained on {seen} and has not "
+                f"seen images like {val.name}: its scores compare variants poorly (README, Your own images)"
+            )
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
-        self.reference = reference_moments(self.extractor, val, self.n_reference, user_path(cfg.runs) / ".cache")
+        kept = user_path(cfg.runs) / ".cache"
+        self.reference = None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, kept)
         self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
             extractor=self.extractor.identity,
@@ -98,6 +103,7 @@ class Evaluation:
             "identity": self.extractor.identity,
             "quality": self.extractor.quality,
             "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
+            "no_fid": self.no_fid,
             "n_samples": self.count,
             "protocol": self.protocol,
         }
@@ -127,7 +133,7 @@ class Evaluation:
         """
         moments, clip, length = StackedMoments(), [], []
         shown: list[Tensor] = []
-        edge = self.autoencoder.latent_size(self.cfg.data.source.image_size)
+        edge = self.autoencoder.latent_size(self.val.image_size)
         shape = (self.autoencoder.channels, edge, edge)
         for first, n in batches(self.count, size):
             noise = start_noise(self.cfg.evaluation.seed, first, n, shape)
@@ -149,7 +155,8 @@ class Evaluation:
         nfe, clips, lengths = made.nfe.reshape(-1), torch.cat(clip, 1).mean(1), torch.cat(length, 1).mean(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewSamples)  # said at the start
-            fids = [frechet_distance(one, self.reference) for one in moments.each()]
+            each = moments.each()
+            fids = [None if self.reference is None else frechet_distance(one, self.reference) for one in each]
         return [
             Scores(int(nfe[i]), fid, float(clips[i]), float(lengths[i]), images)
             for i, (fid, images) in enumerate(zip(fids, torch.cat(shown, 1), strict=True))
@@ -159,7 +166,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Scores:
     nfe: int
-    fid: float
+    fid: float | None  # None where there are too few images
     clip: float
     path_length: float
     images: Tensor  # the first few, uint8 [n, C, H, W]
@@ -267,7 +274,7 @@ def weights_of(
 ) -> tuple[dict[str, Tensor], int]:
     """The state of a run's backbone and its step; `init`, the untrained network, is made again from the seed."""
     if weights == "init":
-        return backbone_of(cfg, built.autoencoder, built.text).state_dict(), 0
+        return backbone_of(cfg, built.autoencoder, built.text, built.image_size).state_dict(), 0
     return read_weights(checkpoint, weights)
 
 

@@ -62,9 +62,10 @@ def score_stack(
         seconds = (time.perf_counter() - start) / len(members)
         for (i, setting), one in zip(todo, scores, strict=True):
             scorings[i].write(setting, steps[i, setting.weights], one, seconds)
-        fids = [one.fid for one in scores]
+        fids = [one.fid for one in scores if one.fid is not None]
+        clips = [one.clip for one in scores]
+        told = f"FID {min(fids):.2f} to {max(fids):.2f}" if fids else f"CLIP {min(clips):.4f} to {max(clips):.4f}"
         progress.console.print(
-            f"{len(members)} sets of weights, {n_steps} steps, guidance {guidance:g}: "
-            f"FID {min(fids):.2f} to {max(fids):.2f}, {seconds:.2f} s each",
+            f"{len(members)} sets of weights, {n_steps} steps, guidance {guidance:g}: {told}, {seconds:.2f} s each",
             highlight=False,
         )

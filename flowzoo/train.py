@@ -21,5 +21,16 @@ def run_together(cfgs: Sequence[DictConfig]) -> int:
     return run_stacks(cfgs)
 
 
+def ready(cfgs: Sequence[DictConfig]) -> None:
+    """Opens the data of every job that is not finished. Raises RunError."""
+    from flowzoo.build import sources_of
+    from flowzoo.runs.identity import run_folder
+    from flowzoo.runs.store import Run
+
+    begun = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
+    for cfg in {(str(cfg.data), str(cfg.backbone)): cfg for cfg in begun}.values():
+        sources_of(cfg)
+
+
 if __name__ == "__main__":
-    launch("train", run, run_together)
+    launch("train", run, run_together, ready)

@@ -19,7 +19,7 @@ class Inputs:
     """Random inputs and targets of the shapes that a built network takes."""
 
     def __init__(self, cfg: DictConfig, built: Built, device: torch.device) -> None:
-        size, batch = built.autoencoder.latent_size(cfg.data.source.image_size), cfg.trainer.batch_size
+        size, batch = built.autoencoder.latent_size(built.image_size), cfg.trainer.batch_size
         shape = (batch, built.autoencoder.channels, size, size)
         self.z, self.y = (torch.randn(shape, device=device) for _ in range(2))
         self.label = 1000 * torch.rand(batch, device=device)
@@ -66,7 +66,7 @@ def diffusers_step(cfg: DictConfig, built: Built, device: torch.device, mode: st
     from diffusers import SD3Transformer2DModel
 
     x, spec = Inputs(cfg, built, device), built.text.spec
-    b, size = cfg.backbone, cfg.data.source.image_size
+    b, size = cfg.backbone, built.image_size
     options: dict[str, Any] = {"qk_norm": "rms_norm"} if b.qk_norm else {}
     model: Any = SD3Transformer2DModel(
         sample_size=size,

@@ -18,7 +18,7 @@ from flowzoo.data import decoding
 from flowzoo.data.archive import File, open_archive
 from flowzoo.data.decoding import UNREADABLE, decode
 from flowzoo.data.passed import Passed, shown
-from flowzoo.data.sidecars import TABLES, captions_beside
+from flowzoo.data.sidecars import KINDS, TABLES, captions_beside
 from flowzoo.data.source import check_split
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
@@ -76,11 +76,14 @@ class Folder:
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size={image_size} is out of range; allowed: 1 or more pixels")
+        if captions not in KINDS:
+            raise ValueError(f"captions={captions!r} is not known; allowed: {', '.join(KINDS)}")
         if "{name}" not in template:
             raise ValueError(f"template={template!r} has no {{name}} for the class name")
         if val_path is None and not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction={val_fraction} is out of range; allowed: between 0 and 1")
         self._background = decoding.colour(background)
+        self._shared = val_path is None
         self.name = name
         self.split = check_split(split)
         self.image_size = image_size
@@ -192,7 +195,12 @@ class Folder:
         return self._captions[index][0]
 
     def about(self) -> list[tuple[str, str]]:
-        """What people should know of this split before they train on it, as pairs of a word and a text."""
+        """What people should know before they train on this, as pairs of a word and a text.
+
+        Nothing of a val split that is a share of the same files as train.
+        """
+        if self._shared and self.split == "val":
+            return []
         lines = []
         if self.caption_files:
             tables = [name for name in self.caption_files if posixpath.basename(name).lower() in TABLES]

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from flowzoo.runs.files import RunError
+
 MEASURED = 10_000  # images that `measure` looks at
 
 
@@ -53,14 +55,26 @@ def check_split(split: str) -> str:
 
 
 def measure(source: Source) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel in 0..1 pixel units, over at most 10,000 evenly spaced images."""
+    """Mean and standard deviation of each channel in 0..1 pixel units, over at most 10,000 evenly spaced images.
+
+    Raises RunError where a channel has one value everywhere, which cannot be normalised.
+    """
     n = min(len(source), MEASURED)
     indices = np.arange(n) * len(source) // n
     total = np.zeros(source.channels)
     squares = np.zeros(source.channels)
+    low, high = np.full(source.channels, 255), np.zeros(source.channels)
     for chunk in np.array_split(indices, -(-n // 500)):
-        x = source.images(chunk.tolist()).astype(np.float64) / 255
+        pixels = source.images(chunk.tolist())
+        low = np.minimum(low, pixels.min((0, 2, 3)))
+        high = np.maximum(high, pixels.max((0, 2, 3)))
+        x = pixels.astype(np.float64) / 255
         total += x.mean((2, 3)).sum(0)
         squares += (x * x).mean((2, 3)).sum(0)
+    if flat := [k for k in range(source.channels) if low[k] == high[k]]:
+        raise RunError(
+            f"data {source.name}: channel {flat[0]} is {low[flat[0]]:g} in every pixel of the {n} images looked at, so "
+            "there is nothing to learn; allowed: images that differ, or data.mean and data.std by hand"
+        )
     mean = total / n
     return mean.tolist(), np.sqrt(squares / n - mean * mean).tolist()

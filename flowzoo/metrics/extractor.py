@@ -1,6 +1,7 @@
 """Images and captions to the embeddings behind FID and the CLIP score: our own small CLIP, or any of open_clip's."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -40,13 +41,21 @@ def tokenizer(context_length: int) -> "SimpleTokenizer":
 
 
 def save_clip(model: nn.Module, path: Path, *, architecture: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write `model` in half precision, its architecture and `about` (name, quality, data, command) in the header."""
+    """Write `model` in half precision, its architecture and `about` (name, quality, data, command) in the header.
+
+    The file is whole, or what it was before.
+    """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT, "architecture": json.dumps(architecture)}
     metadata |= {key: json.dumps(value) for key, value in about.items()}
-    save_file({k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}, path, metadata)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}, part, metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_clip(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -21,11 +21,21 @@ class FewSamples(UserWarning):
     """FID is biased upwards below ten samples a dimension."""
 
 
+def no_fid(n: int, dim: int) -> str:
+    """Why n samples have no FID; empty where they have one."""
+    return (
+        f"FID is not given: {n} images in {dim} dimensions have a singular covariance, and more than {dim} are needed "
+        f"(at least {10 * dim} are better)"
+        if n <= dim
+        else ""
+    )
+
+
 def few_samples(n: int, dim: int) -> str:
     """What FewSamples says of n samples; empty where they are enough."""
     return (
-        f"FID of N={n} samples in {dim} dimensions is strongly biased: compare at equal N only, and better use "
-        f"N >= {10 * dim}"
+        f"{n} images are few for FID in {dim} dimensions, which is biased upwards below {10 * dim}: compare it at "
+        "equal numbers only"
         if n < 10 * dim
         else ""
     )
@@ -43,8 +53,8 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     if one.dim != other.dim:
         raise ValueError(f"Frechet distance between {one.dim} and {other.dim} dimensions is not defined")
     least = min(one.count, other.count)
-    if least <= one.dim:
-        raise ValueError(f"FID of N={least} samples in {one.dim} dimensions is singular; allowed: N > {one.dim}")
+    if told := no_fid(least, one.dim):
+        raise ValueError(told)
     if told := few_samples(least, one.dim):
         warnings.warn(told, FewSamples, stacklevel=2)
     c1, c2 = one.covariance, other.covariance

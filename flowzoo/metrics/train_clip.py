@@ -4,21 +4,46 @@ Run as `python -m flowzoo.metrics.train_clip`.
 """
 
 import math
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
+from hydra._internal.utils import get_args_parser
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
 from torch import Tensor, nn
 
+from flowzoo.data.opening import opened
+from flowzoo.data.overview import tell
+from flowzoo.data.source import Source
 from flowzoo.metrics.clip_data import Augment, CaptionedSet, load_set
-from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
+from flowzoo.metrics.extractor import Extractor, build_clip, save_clip, tokenizer
 from flowzoo.paths import user_path
 from flowzoo.randomness import generator
+from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values
+from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, refuse
+from flowzoo.runs.files import RunError
+
+RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
+LIMITS: dict[str, Limit] = {
+    "seed": integer(0),
+    "compile": FLAG,
+    "data.workers": integer(0),
+    "clip.recipe.steps": integer(1),
+    "clip.recipe.batch_size": integer(2),
+    "clip.recipe.lr": POSITIVE,
+    "clip.recipe.weight_decay": NOT_NEGATIVE,
+    "clip.recipe.warmup_steps": integer(0),
+    "clip.architecture.vision_cfg.patch_size": integer(1),
+}
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: Tensor) -> Tensor:
@@ -123,31 +148,120 @@ def train(
     return model.eval()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a config asks for, checked."""
+
+    source: Source
+    held_out: Source
+    architecture: dict[str, Any]
+    augment: Augment
+    recipe: dict[str, Any]
+    output: Path
+
+
+def prepare(cfg: DictConfig) -> Prepared:
+    """Everything that can be refused before images are read. Raises ValueError or RunError."""
+    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_limits(values, LIMITS)
+    architecture, recipe = values["clip"]["architecture"], values["clip"]["recipe"]
+    if wrong := set(recipe) ^ set(RECIPE):
+        raise ValueError(f"clip.recipe.{min(wrong)}: allowed are {', '.join(RECIPE)}, each of them")
+    output = _checked_output(values["output"])
+    source, held_out = opened(cfg.data, **values["clip"]["source"])
+    if source.channels != 3:
+        raise ValueError(f"data {source.name} has {source.channels} channels; allowed: 3")
+    vision = architecture["vision_cfg"]
+    size = vision["image_size"] = vision.get("image_size") or source.image_size
+    if size != source.image_size:
+        raise ValueError(
+            f"clip.architecture.vision_cfg.image_size={size}: allowed is null, or the {source.image_size} of the images"
+        )
+    if size % vision["patch_size"]:
+        patch = vision["patch_size"]
+        raise ValueError(f"clip.architecture.vision_cfg.patch_size={patch}: allowed is a divisor of {size}")
+    try:
+        augment = hydra.utils.instantiate(cfg.clip.augment)
+        with torch.no_grad():
+            model = build_clip(architecture)
+            model.encode_image(torch.zeros(1, 3, size, size))  # type: ignore[operator]
+            model.encode_text(tokenizer(architecture["text_cfg"]["context_length"])(["a"]))  # type: ignore[operator]
+    except (InstantiationException, ValueError, TypeError, RuntimeError, AssertionError, KeyError) as error:
+        where = "augment" if isinstance(error, InstantiationException) else "architecture"
+        raise ValueError(f"clip.{where}: {error.__cause__ or error or type(error).__name__}") from error
+    return Prepared(source, held_out, architecture, augment, recipe, output)
+
+
+def _checked_output(given: Any) -> Path:
+    path = user_path(str(given))
+    if path.is_dir():
+        raise ValueError(f"output={given}: this is a folder; allowed is a file, such as {path / 'clip.safetensors'}")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"output={given}: {nearest} is a file; allowed is a folder")
+    if not os.access(nearest, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(f"output={given}: no permission to write there")
+    return path
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Read the data, train, measure the quality of what was written, and return it."""
-    source, held_out = (hydra.utils.instantiate(cfg.data.source, split=s, **cfg.clip.source) for s in ("train", "val"))
-    architecture: dict[str, Any] = OmegaConf.to_container(cfg.clip.architecture, resolve=True)  # type: ignore[assignment]
-    data = load_set(source, architecture["text_cfg"]["context_length"], cfg.data.workers)
+    """Read the data, train, measure the quality of what was written, and return it. Raises as `prepare`."""
+    made = prepare(cfg)
+    tell(made.source, made.held_out, Console())
+    data = load_set(made.source, made.architecture["text_cfg"]["context_length"], cfg.data.workers)
+    if len(data.tokens) < 2:
+        raise RunError(f"data {made.source.name}: all captions are the same, so there is nothing to tell apart")
     data = data.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    recipe: dict[str, Any] = OmegaConf.to_container(cfg.clip.recipe, resolve=True)  # type: ignore[assignment]
-    model = train(
-        data, architecture, hydra.utils.instantiate(cfg.clip.augment), seed=cfg.seed, compile=cfg.compile, **recipe
-    )
-    path, about = user_path(cfg.output), {"name": f"clip_{cfg.data.name}", "quality": {}, "data": source.name}
+    model = train(data, made.architecture, made.augment, seed=cfg.seed, compile=cfg.compile, **made.recipe)
+    path, about = made.output, {"name": f"clip_{cfg.data.name}", "quality": {}, "data": made.source.name}
     about["command"] = " ".join(["python -m flowzoo.metrics.train_clip", *sys.argv[1:]])
-    save_clip(model, path, architecture=architecture, about=about)
+    save_clip(model, path, architecture=made.architecture, about=about)
     # Measured on the file, that is after rounding to half precision, and then written into it.
-    extractor = Extractor(path).to(data.images.device)
+    extractor, held_out = Extractor(path).to(data.images.device), made.held_out
     value = hydra.utils.instantiate(cfg.clip.quality.measure)(extractor, held_out)
-    quality = {"what": cfg.clip.quality.what, "value": round(value, 4), "data": held_out.name}
-    save_clip(model, path, architecture=architecture, about=about | {"quality": quality})
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {quality['what']}: {value:.1%} on held-out {held_out.name}")
+    prompts = len({held_out.prompt(i) for i in range(len(held_out))}) if "{prompts}" in cfg.clip.quality.what else 0
+    what = cfg.clip.quality.what.replace("{prompts}", f"{prompts:,}")
+    quality = {"what": what, "value": round(value, 4), "data": held_out.name}
+    save_clip(model, path, architecture=made.architecture, about=about | {"quality": quality})
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {what}: {value:.1%} on held-out {held_out.name}")
     return quality
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[2] / "conf"), config_name="train_clip")
-def main(cfg: DictConfig) -> None:
-    run(cfg)
+def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    """The config of a command. Data without a recipe of its own in conf/clip takes that of `folder`."""
+    with config_loader(config_dir) as loader:
+        cfg = loader.load_configuration("train_clip", list(overrides), RunMode.RUN)
+        if "clip" not in cfg:
+            cfg = loader.load_configuration("train_clip", [*overrides, "clip=folder"], RunMode.RUN)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def main() -> NoReturn:
+    """Exits with 0, with 2 for a command that is refused, 1 where training fails, 130 where it is interrupted."""
+    program = "flowzoo.metrics.train_clip"
+    args = get_args_parser().parse_args()
+    if args.help or args.hydra_help or args.shell_completion or args.info:
+        hydra.main(config_path=str(CONF), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
+        sys.exit(0)
+    try:
+        if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
+            raise ValueError("allowed are key=value, --config-dir, --cfg job and --help")
+        cfg = composed(args.overrides, args.config_dir)
+        if args.cfg:
+            print(OmegaConf.to_yaml(cfg), end="")
+            sys.exit(0)
+        run(cfg)
+    except UserErrors as error:
+        refuse(program, error)
+    except FloatingPointError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped; nothing is kept of a training that has not ended", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
 
 
 if __name__ == "__main__":

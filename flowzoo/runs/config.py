@@ -53,9 +53,11 @@ def launch(
     config_name: str,
     task: Callable[[DictConfig], int | None],
     together: Callable[[Sequence[DictConfig]], int] | None = None,
+    ready: Callable[[Sequence[DictConfig]], None] | None = None,
 ) -> NoReturn:
     """The entry point of a training command: checks every job of sys.argv, then has Hydra call `task` for each.
 
+    `ready` is asked about all jobs before the first begins; what it raises of `UserErrors` refuses the command.
     Jobs with trainer=stacked all go to `together` at once, in this process; it returns the exit code.
 
     Exits with 0, with 2 for a command that is refused, 1 where a job failed, 130 where one was interrupted.
@@ -68,6 +70,8 @@ def launch(
         if not (args.help or args.hydra_help or args.shell_completion or args.info):
             jobs = jobs_of(args, config_name)
             check_jobs(jobs)
+        if ready and jobs and not args.cfg:
+            ready(jobs)
     except UserErrors as error:
         refuse(program, error)
 

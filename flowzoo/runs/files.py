@@ -15,6 +15,10 @@ class RunError(Exception):
     """A run folder cannot be read or written; the message is for the user."""
 
 
+class Refused(RunError):
+    """A user's mistake that is found before a run begins: nothing is written of the run."""
+
+
 def replace(path: Path, content: str) -> None:
     """Replaces a file. Raises RunError.
 

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo import __version__
-from flowzoo.runs.files import RunError, explained, replace, saying
+from flowzoo.runs.files import Refused, RunError, explained, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.lock import RunLock
 
@@ -274,8 +274,13 @@ def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
 
 
 def record_failure(cfg: DictConfig, told: Exception) -> bool:
-    """Writes what `explained` says into the run's status; False where it is finished. Raises RunError, as RunBusy."""
+    """Writes what `explained` says into the run's status; False where it is finished. Raises RunError, as RunBusy.
+
+    Of a run that was refused before it began nothing is written.
+    """
     run = Run(run_folder(cfg))
+    if isinstance(told, Refused) and not run.path.exists():
+        return True
     with saying(f"cannot create the run folder {run.path}"):
         run.path.mkdir(parents=True, exist_ok=True)
     with run.lock():

@@ -29,7 +29,7 @@ def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts:
     load_weights(run.path / "checkpoints" / f"{options.checkpoint}.ckpt", built.backbone, options.weights)
     text = built.to(device).text
     generator = Generator(built.backbone, built.formulation, instantiate(cfg.solver), device, None)
-    size = built.autoencoder.latent_size(cfg.data.source.image_size)
+    size = built.autoencoder.latent_size(built.image_size)
     noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, size, size))
     noise = noise.repeat(len(prompts), 1, 1, 1)
     index = torch.arange(len(prompts)).repeat_interleave(options.n).to(device)

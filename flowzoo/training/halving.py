@@ -13,7 +13,7 @@ from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of
 from flowzoo.data.source import Source
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.store import Run
+from flowzoo.runs.store import Run, RunError
 from flowzoo.sampling.generate import Generator
 from flowzoo.scoring import Evaluation
 from flowzoo.scoring_stacked import ROOM
@@ -35,6 +35,8 @@ class Halving:
         if self.at:
             judged = _judged(cfg, self.rungs)
             self.evaluation = Evaluation(judged, built.autoencoder, built.text, val, device_of(cfg))
+            if self.evaluation.no_fid:
+                raise RunError(f"halving judges by FID; {self.evaluation.no_fid}")
 
     def after(self, step: int) -> int | None:
         """The step of the first rung past `step`; None past the last one."""
@@ -79,7 +81,7 @@ class Halving:
         size = min(batch, max(1, ROOM * batch // len(places)))
         scores = evaluation.score(generator, rungs.steps, rungs.guidance, size, lambda n: None)
         torch.compiler.reset()
-        return [one.fid for one in scores]
+        return [one.fid for one in scores if one.fid is not None]
 
     def _group(self, i: int) -> str:
         """Runs of one group compare: the same data, backbone, seed, sampler setting and protocol."""

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flowzoo.build import Built, build, device_of, is_first_process, source_of
+from flowzoo.build import Built, build, device_of, is_first_process, source_of, sources_of
+from flowzoo.data.overview import tell
+from flowzoo.data.source import Source
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
@@ -33,13 +35,15 @@ def train_and_score(cfg: DictConfig) -> None:
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
     if not is_first_process(cfg):
-        run, train = Run(run_folder(cfg)), source_of(cfg, "train")
-        fit(cfg, run, build(cfg, run.path, train), train, source_of(cfg, "val"))
+        run, (train, val) = Run(run_folder(cfg)), sources_of(cfg)
+        fit(cfg, run, build(cfg, run.path, train), train, val)
         return
     console = Console()
+    # before the folder is made: of what is refused here nothing is written
+    sources = None if Run(run_folder(cfg)).is_finished else sources_of(cfg)
     run = Run.create(cfg)
     with run.lock():
-        if run.state in FINISHED or is_stopped(cfg, run):
+        if sources is None or run.state in FINISHED or is_stopped(cfg, run):
             more = " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
             told = f"{run.path} is {run.state} already; nothing to do{more}"
             console.print(told, highlight=False, soft_wrap=True, markup=False)
@@ -48,7 +52,8 @@ def train_and_score(cfg: DictConfig) -> None:
         run.set_status("running", steps=cfg.trainer.steps)
         try:
             with interruptible():
-                _train_and_score(cfg, run, console)
+                tell(*sources, console)
+                _train_and_score(cfg, run, *sources, console)
         except Interrupted:
             raise
         except KeyboardInterrupt:
@@ -56,8 +61,7 @@ def train_and_score(cfg: DictConfig) -> None:
             raise Interrupted(f"{run.path} stopped; what is saved and scored is kept") from None
 
 
-def _train_and_score(cfg: DictConfig, run: Run, console: Console) -> None:
-    train, val = source_of(cfg, "train"), source_of(cfg, "val")
+def _train_and_score(cfg: DictConfig, run: Run, train: Source, val: Source, console: Console) -> None:
     built = build(cfg, run.path, train)
     write_density(run.path / "density.csv", built.formulation)
     # before training: what cannot be scored is said at once
@@ -104,7 +108,8 @@ def evaluate(scoring: Scoring, built: Built, checkpoint: Path, console: Console)
         rows = list(scoring.score(built, checkpoint, progress))
     table = Table("weights", "steps", "guidance", "FID", "CLIP", "seconds", title=scoring.run.path.name)
     for row in rows:
-        numbers = (f"{row['fid']:.2f}", f"{row['clip']:.4f}", f"{row['seconds']:.1f}")
+        fid = "none" if row["fid"] is None else f"{row['fid']:.2f}"
+        numbers = (fid, f"{row['clip']:.4f}", f"{row['seconds']:.1f}")
         table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers)
     console.print(table if rows else f"{scoring.run.path}: every setting has its row")
 

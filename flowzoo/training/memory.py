@@ -79,7 +79,7 @@ def measured(cfg: DictConfig, built: BuiltStack, device: torch.device, variants:
 
 
 def _inputs(cfg: DictConfig, built: BuiltStack, device: torch.device, batch: int) -> tuple[Tensor, Tensor, Text]:
-    size = built.autoencoder.latent_size(cfg.data.source.image_size)
+    size = built.autoencoder.latent_size(built.image_size)
     dtype = built.backbone.flat.dtype
     z = torch.zeros(batch, built.autoencoder.channels, size, size, device=device, dtype=dtype)
     return z, torch.zeros(batch, device=device), built.text.null(batch).to(device, dtype)

@@ -7,7 +7,8 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from flowzoo.build import build_stack, device_of, source_of
+from flowzoo.build import build_stack, device_of, sources_of
+from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
@@ -27,6 +28,7 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
     """
     console = Console()
     torch.compiler.reset()
+    train, val = sources_of(cfgs[0])  # before any folder is made: of what is refused here nothing is written
     with ExitStack() as locks:
         chosen: list[tuple[DictConfig, Run]] = []
         for cfg in cfgs:
@@ -44,7 +46,8 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
             return
         try:
             with interruptible():
-                _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], console)
+                tell(train, val, console)
+                _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], train, val, console)
         except Interrupted:
             raise
         except KeyboardInterrupt:
@@ -54,8 +57,7 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
             raise Interrupted(f"{len(chosen)} runs stopped; what is saved and scored is kept") from None
 
 
-def _train_and_score(cfgs: list[DictConfig], runs: list[Run], console: Console) -> None:
-    train, val = source_of(cfgs[0], "train"), source_of(cfgs[0], "val")
+def _train_and_score(cfgs: list[DictConfig], runs: list[Run], train: Source, val: Source, console: Console) -> None:
     built = build_stack(cfgs, [run.path for run in runs], train)
     for run, formulation in zip(runs, built.formulation.formulations, strict=True):
         write_density(run.path / "density.csv", formulation)

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import build_stack, is_auto, source_of
+from flowzoo.build import build_stack, is_auto, sources_of
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
@@ -75,8 +75,9 @@ def _fitting(group: Sequence[DictConfig]) -> int:
     """How many of these runs fit into memory at once."""
     if len(group) == 1:
         return 1
+    train, _ = sources_of(group[0])
     folders = [Run.create(cfg).path for cfg in group]
-    return limit_of(group[0], build_stack(group, folders, source_of(group[0], "train")))
+    return limit_of(group[0], build_stack(group, folders, train))
 
 
 def described(sizes: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.grouping import alone, is_stacked
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.store import FINISHED, Run, RunBusy, attempt
+from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
 from sweeps.search.objective import Busy, Verdict
 
 GUIDANCE = "guidance"  # the parameter that is no key of the config
@@ -92,6 +92,8 @@ class Training:
             row = self._row(cfg, run)
             assert row is not None
         fid, clip = row["fid"], row["clip"]
+        if fid is None and clip is not None:
+            raise RunError(f"{run.path}: there are too few images for FID, by which a search judges")
         if fid is None or clip is None or not (math.isfinite(fid) and math.isfinite(clip)):
             return Verdict(None, "diverged", run.path.name)  # samples that are not finite
         return Verdict((fid, clip), run=run.path.name)

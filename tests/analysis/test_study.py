@@ -1,3 +1,5 @@
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,10 @@ from scipy.stats import spearmanr
 from analysis.charts import Charts
 from analysis.collect import collect, results
 from analysis.families import colours
+from analysis.markdown import markdown
+from analysis.page import page
 from analysis.paper import PAPER_RANKS
+from analysis.ranking import rank
 from analysis.study import Study, flatten, say, studies
 from flowzoo.formulation import names
 
@@ -51,6 +56,39 @@ def test_few_samples_and_single_seeds_are_warned_of(sweep: Path) -> None:
     (study,) = of(sweep)
     assert "256 samples of 64-dimensional" in study.warnings[0]
     assert "One seed" in study.warnings[1]
+
+
+def without_fid(folder: Path) -> None:
+    """As a run leaves them that has too few images for FID."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = [row | {"fid": ""} for row in csv.DictReader(file)]
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    told = json.loads((folder / "extractor.json").read_text())
+    for about in told.values():
+        about |= {"no_fid": "FID is not given: 8 images", "quality": {"data": "photographs"}}
+    (folder / "extractor.json").write_text(json.dumps(told))
+
+
+def test_without_fid_there_are_clip_scores_and_the_reason(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        without_fid(write_run(tmp_path, name, weights=["ema"]))
+    (study,) = of(tmp_path)
+    assert study.ranking.ranked == []
+    assert {entry.reason for entry in study.ranking.unranked} == {"no FID"}
+    assert study.clip_scores is not None
+    assert study.clip_scores.header[1] == "steps 5, guidance 5"
+    assert sorted(row[0] for row in study.clip_scores.rows) == sorted(NAMES[:3])
+    best = [float(row[1]) for row in study.clip_scores.rows]
+    assert best == sorted(best, reverse=True)
+    for text in (markdown([study], "title"), page([study], "title")):
+        assert "FID is not given: 8 images" in text
+        assert "trained on photographs and has not seen images like shapes" in text
+        assert study.clip_scores.rows[0][1] in text
+    with pytest.raises(ValueError, match=r"a CLIP score and no FID"):
+        rank(study.results)
 
 
 def test_deviations_say_what_equals_the_paper(sweep: Path) -> None:

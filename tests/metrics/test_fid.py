@@ -53,9 +53,9 @@ def test_a_constant_feature_adds_its_squared_difference_alone() -> None:
 
 def test_few_samples_are_refused_or_warned_of() -> None:
     many = features(500)
-    with pytest.raises(ValueError, match=r"N=8 samples in 8 dimensions"):
+    with pytest.raises(ValueError, match=r"FID is not given: 8 images in 8 dimensions"):
         distance(many, features(8))
-    with pytest.warns(FewSamples, match="N=79"):
+    with pytest.warns(FewSamples, match="79 images are few"):
         distance(features(79), many)
     with pytest.raises(ValueError, match="dimensions is not defined"):
         frechet_distance(Moments(3), Moments(4))

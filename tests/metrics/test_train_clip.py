@@ -1,16 +1,21 @@
 import math
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from PIL import Image
 
 from flowzoo.metrics import train_clip
 from flowzoo.metrics.clip_data import Augment, load_set
-from flowzoo.metrics.extractor import Extractor
+from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
 from flowzoo.metrics.train_clip import contrastive_loss, schedule, train
+from flowzoo.runs.files import RunError
 
 
 def units(n: int, seed: int) -> torch.Tensor:
@@ -101,3 +106,88 @@ def test_run_writes_what_the_extractor_reads(tmp_path: Any, architecture: dict[s
     assert extractor.quality == quality
     assert extractor.identity["name"] == "clip_shapes"
     assert quality["value"] > 10 / 64  # ten times chance
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with images of two classes in photos/."""
+    for i in range(40):
+        path = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 6 * i, np.uint8)).save(path)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+PHOTOS = ["data=folder", "data.source.path=photos", "data.source.val_fraction=0.5", "data.workers=0"]
+BAD = [
+    ("data.source.path=nowhere", "no such directory or zip: nowhere"),
+    ("clip.recipe.steps=0", "clip.recipe.steps=0: allowed is an integer of at least 1"),
+    ("+clip.recipe.wrong=1", "clip.recipe.wrong"),
+    ("output=folder", "output=folder: this is a folder"),
+    ("output=photos/cat/0.png/clip.safetensors", "0.png is a file"),
+    ("data.source.image_size=30", "patch_size=4: allowed is a divisor of 30"),
+    ("clip.architecture.vision_cfg.image_size=64", "image_size=64: allowed is null, or the 32 of the images"),
+    ("clip.architecture.text_cfg.heads=3", "clip.architecture: "),
+    ("+clip.augment.wrong=1", "clip.augment: "),
+    ("+data.source.wrong=1", "unexpected keyword argument 'wrong'"),
+    ("seed=-1", "seed=-1"),
+    ("sed=1", "sed"),
+]
+
+
+@pytest.mark.parametrize(("word", "named"), BAD)
+def test_what_cannot_train_is_one_line_before_anything_is_read(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, named: str
+) -> None:
+    monkeypatch.setattr(train_clip, "load_set", None)  # nothing may get there
+    monkeypatch.setattr(sys, "argv", ["train_clip", *PHOTOS, word])
+    with pytest.raises(SystemExit) as exit:
+        train_clip.main()
+    message = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert named in message
+    assert message.count("\n") == 1
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["folder", "photos"]
+
+
+def test_the_network_follows_the_size_of_the_images(photos: Path) -> None:
+    made = train_clip.prepare(train_clip.composed([*PHOTOS, "data.source.image_size=64"]))
+    assert made.architecture["vision_cfg"]["image_size"] == 64
+    assert made.source.image_size == 64
+
+
+def test_any_data_has_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/tiles.yaml").write_text("name: tiles\nsource:\n  _target_: tiles.Tiles\nworkers: 0\n")
+    own = train_clip.composed(["data=tiles"], str(tmp_path))
+    assert own.clip == train_clip.composed(["data=folder", "data.source.path=x"]).clip
+    assert train_clip.composed([]).clip.quality != own.clip.quality
+
+
+def test_equal_captions_are_nothing_to_learn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_clip, "train", None)
+    words = ["data=folder", "data.source.path=photos/cat", "data.source.captions=text", "data.workers=0"]
+    for path in (photos / "cat").glob("*.png"):
+        path.with_suffix(".txt").write_text("a cat")
+    with pytest.raises(RunError, match="all captions are the same"):
+        train_clip.run(train_clip.composed([*words, "data.source.val_fraction=0.5"]))
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, architecture: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = tmp_path / "clip.safetensors", build_clip(architecture)
+    save_clip(model, path, architecture=architecture, about={"name": "first"})
+    before = path.read_bytes()
+
+    def full(tensors: object, part: Path, metadata: object) -> None:
+        part.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_clip(model, path, architecture=architecture, about={"name": "second"})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.safetensors"]
