@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from flowzoo.runs.config import config_loader
 from flowzoo.runs.files import explained
 from flowzoo.runs.slurm import check_notice
-from sweeps.words import key_of
+from flowzoo.runs.text import key_of
 
 # Options of sbatch that have a key here, under all their names.
 _KEYS = {

@@ -1,7 +1,7 @@
 """A sweep file: which variants, data sets, backbones and seeds are crossed, and what all of them have in common."""
 
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from flowzoo.formulation import names
+from flowzoo.runs.text import holds_texts, is_text
+from flowzoo.runs.yamlfile import read_yaml
 
 HERE = Path(__file__).parent
 
@@ -36,12 +38,14 @@ class Sweep:
 
         Raises ValueError for an impossible `seeds=` or `engine=`.
         """
+        from flowzoo.runs.parse import quoted  # Hydra, which naming a sweep does not need
+
         crossed = {
-            "sweep": [self.name],
+            "sweep": [quoted(self.name)],
             "seed": _seeds(self.seeds),
             "data": self.data,
             "backbone": self.backbones,
-            **{key: [_word(value) for value in values] for key, values in self.cross.items()},
+            **{key: [_word(key, value, quoted) for value in values] for key, values in self.cross.items()},
             "variant": [names.file_name(name) for name in self.variants],
         }
         words = [f"{key}={','.join(values)}" for key, values in crossed.items()]
@@ -60,7 +64,7 @@ def translated(word: str) -> str:
         return f"trainer={value}"
     if key == "seeds":
         try:
-            return f"seed={','.join(_seeds(yaml.safe_load(value)))}"
+            return f"seed={','.join(_seeds(read_yaml(value)))}"
         except (ValueError, yaml.YAMLError):
             raise ValueError(f"{word}: {SEEDS}") from None
     return word
@@ -77,9 +81,28 @@ def _seeds(seeds: Any) -> list[str]:
     return list(map(str, listed))
 
 
-def _word(value: Any) -> str:
-    """A value of a YAML file as a word: null, true, 0.5, text."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _word(key: str, value: Any, quoted: Callable[[str], str]) -> str:
+    """A value of a YAML file as a word of a command: null, true, 0.5, [1,2], text; `quoted` where it is text alone."""
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"[{','.join(_word(key, child, quoted) for child in value)}]"
+    if isinstance(value, dict):
+        pairs = ((_KEY_ESCAPED.sub(r"\\\g<0>", str(name)), _word(key, child, quoted)) for name, child in value.items())
+        return f"{{{','.join(f'{name}:{word}' for name, word in pairs)}}}"
+    if isinstance(value, str):
+        return quoted(value) if is_text(key) or holds_texts(key) else value
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_KEY_ESCAPED = re.compile(r"[\\()\[\]{}:=, \t]")  # keys of mappings cannot be quoted in Hydra's grammar
+
+
+def _is_text(key: str) -> bool:
+    """Whether what a sweep or study file has at a dotted key is text."""
+    if key.startswith("cross."):
+        return is_text(key.removeprefix("cross.")) or holds_texts(key.removeprefix("cross."))
+    return key in ("variants", "data", "backbones", "overrides", "storage", "sampler")
 
 
 def content_of(what: str, name: str, folder: Path, kind: type, needed: Sequence[str]) -> tuple[Path, dict[str, Any]]:
@@ -92,8 +115,8 @@ def content_of(what: str, name: str, folder: Path, kind: type, needed: Sequence[
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise ValueError(f"{what} {name}: allowed are {', '.join(known)}, or a YAML file")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = read_yaml(path.read_bytes(), _is_text)
+    except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     allowed = [f.name for f in fields(kind) if f.name != "name"]
     if not isinstance(content, dict) or any(key not in content for key in needed):

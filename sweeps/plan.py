@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from flowzoo.paths import user_path
 from flowzoo.runs.check import check_values, plain_values
 from flowzoo.runs.config import check_distinct, check_jobs, config_loader, expand_jobs
 from flowzoo.runs.store import RunError, code_version
 from sweeps.definition import Sweep, load
 from sweeps.estimate import parts
 from sweeps.manifest import PLAN, Manifest, Planned
-from sweeps.words import EXECUTION, execute, key_of, split
+from sweeps.words import EXECUTION, execute, place, split
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -82,8 +83,7 @@ def folder_of(sweep: str, words: Sequence[str] = ()) -> Path:
 
 
 def _folder(sweep: Sweep, words: Sequence[str]) -> Path:
-    given = {key_of(word): word.split("=", 1)[1] for word in (*sweep.overrides, *words) if "=" in word}
-    return Path(given.get("runs", "runs")) / given.get("sweep", sweep.name)
+    return place(sweep.name, (*sweep.overrides, *words))
 
 
 def plan_of(sweep: Sweep, words: Sequence[str] = ()) -> Manifest:
@@ -94,7 +94,7 @@ def plan_of(sweep: Sweep, words: Sequence[str] = ()) -> Manifest:
     configs = [plain_values(partial(getattr, job, "resolved")) for job in jobs]
     for config in configs:
         check_values(config)
-    folders = list(dict.fromkeys(Path(config["runs"]) / str(config["sweep"]) for config in configs))
+    folders = list(dict.fromkeys(user_path(config["runs"]) / config["sweep"] for config in configs))
     if folders != [folder := _folder(sweep, words)]:
         raise ValueError(
             f"the runs go to {', '.join(map(str, folders))}: allowed is one folder, by runs=DIR sweep=NAME"

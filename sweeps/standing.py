@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
+from flowzoo.runs.check import FOLDER_NAME
 from flowzoo.runs.lock import LOCK, Held
 from flowzoo.runs.store import FINISHED, STATES, Run, RunError
+from flowzoo.runs.text import key_of
 from sweeps.definition import load, sweep_names
 from sweeps.manifest import PLAN, Manifest, Planned, departure
 from sweeps.slurm import Job, jobs_as_far_as_known
-from sweeps.words import key_of
+from sweeps.words import place
 
 # A run's own states, then: running without a living owner, and with a status that cannot be read.
 ALL_STATES = (*STATES, "lost", "damaged")
@@ -50,18 +52,17 @@ def folder_of(sweep: str, words: list[str]) -> Path:
 
     Raises ValueError for an unknown sweep or word and RunError where nothing is there.
     """
-    given = {key_of(word): word.split("=", 1)[1] for word in words if "=" in word}
     if unknown := [word for word in words if key_of(word) not in ("runs", "sweep") or "=" not in word]:
         raise ValueError(f"{unknown[0]}: allowed are runs=DIR and sweep=NAME")
-    if sweep not in sweep_names() and Path(sweep).is_dir():
-        return Path(sweep)
-    place = Path(given.get("runs", "runs"))
-    if not (place / sweep).is_dir():
-        if sweep not in sweep_names() and not Path(sweep).is_file():
+    if sweep not in sweep_names():
+        if Path(sweep).is_dir():
+            return Path(sweep)
+        if Path(sweep).is_file():
+            sweep = load(sweep).name
+        elif not FOLDER_NAME.holds(sweep) or not place(sweep, [w for w in words if key_of(w) == "runs"]).is_dir():
             known = ", ".join(sweep_names())
             raise ValueError(f"sweep {sweep}: allowed are {known}, a YAML file, or the folder of a sweep")
-        sweep = load(sweep).name
-    folder = place / given.get("sweep", sweep)
+    folder = place(sweep, words)
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}: nothing of this sweep is planned or has run; runs=DIR says where")
     return folder

@@ -1,15 +1,19 @@
 """The words of a command: those that say what is planned, and those that say only how it is executed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowzoo.paths import user_path
+from flowzoo.runs.check import LIMITS, check_limits
 from flowzoo.runs.config import config_loader
+from flowzoo.runs.parse import how_to_quote, parse, single
+from flowzoo.runs.text import key_of
 from sweeps.definition import translated
 
 # What can change neither a weight nor a score.
@@ -23,9 +27,19 @@ def is_execution(key: str) -> bool:
     return any(key == name or key.startswith(name + ".") for name in EXECUTION)
 
 
-def key_of(word: str) -> str:
-    """`trainer.steps` of `trainer.steps=3`, `logger` of `+logger.x=1`."""
-    return word.split("=", 1)[0].lstrip("+~").split("@")[0].replace("/", ".")
+def place(name: str, words: Sequence[str]) -> Path:
+    """The folder of the runs of a sweep or study: as `runs=` and `sweep=` among the words say, and by its name.
+
+    Raises ValueError for several values, and for a name that no folder may have.
+    """
+    given: dict[str, Any] = {"runs": "runs", "sweep": name}
+    for override in parse([word for word in words if key_of(word) in given]):
+        if override.is_sweep_override():
+            word = str(override.input_line)
+            raise ValueError(f"{word}: these are several folders; allowed is one folder; {how_to_quote(word)}")
+        given[override.key_or_group] = override.value()
+    check_limits(given, {key: LIMITS[key] for key in given})
+    return user_path(given["runs"]) / given["sweep"]
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -44,10 +58,7 @@ def execute(cfgs: Sequence[DictConfig], words: Sequence[str]) -> list[DictConfig
             f"{planning[0]} changes what is planned: allowed are {', '.join(EXECUTION)}, "
             "or python -m sweeps plan SWEEP ... --replace"
         )
-    parsed = OverridesParser.create().parse_overrides([translated(word) for word in words])
-    for override in parsed:
-        if override.is_sweep_override() or override.is_add() or override.is_force_add() or override.is_delete():
-            raise ValueError(f"{override.input_line}: allowed is key=value with one value")
+    parsed = single([translated(word) for word in words])
     if not parsed:
         return list(cfgs)
     with config_loader() as loader:

@@ -17,6 +17,7 @@ from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.store import explained
+from flowzoo.runs.text import check_text
 
 
 class Limit(NamedTuple):
@@ -90,13 +91,16 @@ SETTINGS = list_of(
 )
 FOLDER_NAME = Limit(
     "a name of one folder: letters, digits and . _ + -",
-    lambda x: str(x).strip(".") != "" and all(c.isalnum() or c in "._+-" for c in str(x)),
+    lambda x: isinstance(x, str) and x.strip(".") != "" and all(c.isalnum() or c in "._+-" for c in x),
 )
+NAME = Limit("a name", lambda x: isinstance(x, str) and x.strip() != "")
 
 # The values that belong to no object with a check of its own. A key that a config lacks is not checked.
 LIMITS: dict[str, Limit] = {
     "seed": integer(0),
     "sweep": FOLDER_NAME,
+    "runs": Limit("the name of a folder", NAME.holds),
+    "data.name": NAME,
     "sigma_data": either(one_of("data"), POSITIVE),
     "captions": one_of("mix", "terse", "dense"),
     "trainer.steps": integer(1),
@@ -202,6 +206,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     """As `check_train`, of a config that is resolved."""
     names.check(values["path"], values["sampler"])
     names.check_solver(values["solver"], values["path"])
+    check_text(values)
     check_limits(values, LIMITS)
     if is_stacked(values):
         check_stack(values)

@@ -25,7 +25,6 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -39,6 +38,7 @@ from flowzoo.runs.check import check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.parse import parse, refuse_several
 from flowzoo.runs.slurm import check_notice
 from flowzoo.runs.store import Interrupted, RunError, attempt
 from flowzoo.training.signals import handing_on
@@ -132,11 +132,14 @@ def compose_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str
 def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str], multirun: bool) -> list[Job]:
     """Expands `overrides` as Hydra's basic sweeper does and composes every job. Raises as `jobs_of`."""
     overrides = list(overrides)
-    typed = OverridesParser.create().parse_overrides(overrides)
+    typed = parse(overrides)
     for override in typed:
         if override.key_or_group == "variant" and override.value() is not None:
             _refuse_both(str(override.input_line), typed)
     multirun = multirun or any((o.key_or_group, o.value()) == ("hydra.mode", "MULTIRUN") for o in typed)
+    if not multirun:
+        for override in typed:
+            refuse_several(override)
     whole = loader.load_configuration(config_name, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
     if not multirun:
         if whole.hydra.mode == RunMode.MULTIRUN:
@@ -150,7 +153,7 @@ def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         raise ValueError(f"hydra/sweeper with _target_ {sweeper.get('_target_')}: allowed is Hydra's basic sweeper")
     given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *whole.hydra.overrides.task])
+    parsed = parse([*given, *whole.hydra.overrides.task], loader)
     for override in parsed:
         if override.is_choice_sweep() and not list(override.sweep_iterator()):
             raise ValueError(f"{override.input_line}: matches no option")

@@ -16,7 +16,6 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.runs.canonical import canonical, canonical_values
+from flowzoo.runs.parse import parse
 
 
 class Repository(ConfigRepository):
@@ -142,7 +142,7 @@ class _Axis:
         distinct = list(dict.fromkeys(words))
         self.of: dict[str, tuple[str, dict[str, Any]]] = {word: (word, {}) for word in distinct}
         if len(distinct) > 1:
-            parsed = OverridesParser.create().parse_overrides(distinct)
+            parsed = parse(distinct)
             group = bool(repository.get_group_options(parsed[0].key_or_group, ObjectType.CONFIG))
             for word, override in zip(distinct, parsed, strict=True):
                 self.of[word] = self._option(word, override) if group else self._value(word, override)

@@ -10,7 +10,6 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from flowzoo.paths import user_path
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_train
 from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
+from flowzoo.runs.parse import single
 from flowzoo.runs.store import Run, RunError, explained
 
 # Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.
@@ -82,10 +82,7 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
     Raises ValueError, RunError and Hydra's own errors for a user's mistake.
     """
     typed = [word for word in argv if word.split("=", 1)[0] in AS_TYPED and "=" in word]
-    overrides = OverridesParser.create().parse_overrides([word for word in argv if word not in typed])
-    for override in overrides:
-        if override.is_sweep_override() or override.is_add() or override.is_force_add() or override.is_delete():
-            raise ValueError(f"{override.input_line}: allowed is key=value with one value")
+    overrides = single([word for word in argv if word not in typed])
     with config_loader(config_dir) as loader:
         search = [str(o.input_line) for o in overrides if o.is_hydra_override()]
         options = _options(loader, command, search)

@@ -1,7 +1,6 @@
 """python -m sweeps search STUDY [words] [-j K]: Optuna's ask and tell over the parameters of a formulation."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from sweeps.run import add_jobs
 
@@ -23,7 +22,7 @@ def main(args: Namespace) -> int:
     from sweeps.search.study import load
     from sweeps.search.table import front
     from sweeps.search.worker import work
-    from sweeps.words import key_of
+    from sweeps.words import place
 
     study = load(args.study, args.words)
     try:
@@ -32,8 +31,7 @@ def main(args: Namespace) -> int:
         raise ValueError(f"objective={dict(study.objective)}: {error.__cause__ or error}") from error
     low, high = ({p.name: end(p) for p in study.parameters.values()} for end in (lambda p: p.low, lambda p: p.high))
     objective.check(low, high)
-    given = {key_of(word): word.split("=", 1)[1] for word in study.overrides if "=" in word}
-    folder = Path(given.get("runs", "runs")) / given.get("sweep", study.name)
+    folder = place(study.name, study.overrides)
     with Queue(study, folder, {**objective.described(), "study": study.described()}) as queue:
         code = workers(args, queue) if args.jobs > 1 else work(queue, objective)
         if not code:

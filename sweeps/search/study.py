@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.samplers.nsgaii import UNDXCrossover
 from optuna.trial import Trial
 
+from flowzoo.runs.parse import single
 from sweeps.definition import content_of, names_in
 
 HERE = Path(__file__).parents[1] / "studies"
@@ -120,7 +121,7 @@ def _with(study: Study, words: Sequence[str]) -> Study:
         if key == "n_trials":
             study = replace(study, n_trials=int(value) if value.isdigit() else value)  # type: ignore[arg-type]
         elif key == "storage":
-            study = replace(study, storage=value)
+            study = replace(study, storage=single([word])[0].value())  # type: ignore[arg-type]
         else:
             study = replace(study, overrides=[*study.overrides, word])
     return study

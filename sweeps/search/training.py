@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.grouping import alone, is_stacked
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.parse import quoted
 from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
+from sweeps.definition import translated
 from sweeps.search.objective import Busy, Verdict
 
 GUIDANCE = "guidance"  # the parameter that is no key of the config
@@ -27,8 +29,8 @@ class Training:
     def __init__(
         self, sweep: str, words: Sequence[str], weights: str = "ema", steps: int = 25, guidance: float | None = None
     ) -> None:
-        engine = [f"trainer={w.removeprefix('engine=')}" if w.startswith("engine=") else w for w in words]
-        self.words, self.weights, self.steps, self.guidance = [f"sweep={sweep}", *engine], weights, steps, guidance
+        self.words = [f"sweep={quoted(sweep)}", *map(translated, words)]
+        self.weights, self.steps, self.guidance = weights, steps, guidance
         self.batch = 1
         self.middle: DictConfig | None = None
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from flowzoo.formulation import names
+from flowzoo.runs.parse import parse
 from sweeps.__main__ import main
 from sweeps.definition import Sweep, load, sweep_names
 
@@ -30,7 +31,7 @@ def test_every_sweep_here_can_be_read(name):
 def test_a_sweep_is_one_multirun_command():
     sweep = Sweep("x", ["rf", "edm(0.00,0.60)"], backbones=["dit", "uvit"], seeds=[0, 1], overrides=["trainer.steps=3"])
     assert sweep.command(["seed=7"]) == [
-        *("sweep=x", "seed=0,1", "data=shapes", "backbone=dit,uvit", "variant=rf,edm_0.00_0.60"),
+        *('sweep="x"', "seed=0,1", "data=shapes", "backbone=dit,uvit", "variant=rf,edm_0.00_0.60"),
         *("trainer.steps=3", "seed=7"),
     ]
 
@@ -38,7 +39,7 @@ def test_a_sweep_is_one_multirun_command():
 def test_seeds_are_a_number_or_a_list_and_further_keys_are_crossed():
     sweep = Sweep("x", ["rf"], seeds=2, cross={"optimizer.lr": [1e-4, "3e-4"], "data.mean": [None]})
     assert sweep.command(["seeds=[0,5]"]) == [
-        *("sweep=x", "seed=0,1", "data=shapes", "backbone=mmdit", "optimizer.lr=0.0001,3e-4", "data.mean=null"),
+        *('sweep="x"', "seed=0,1", "data=shapes", "backbone=mmdit", "optimizer.lr=0.0001,3e-4", "data.mean=null"),
         *("variant=rf", "seed=0,5"),
     ]
     assert sweep.command(["seeds=3"])[-1] == "seed=0,1,2"
@@ -57,8 +58,9 @@ BAD = [
     ("variants: [rf, rff]", "variant 'rff': allowed are"),
     ("variants: [edm(0.00,0.60)]", "variant 'edm(0.00', '0.60)': allowed are"),  # YAML cuts at the comma
     ("variants: [[rf]]", "variants: ['rf']: allowed is a list of texts"),
-    ("variants: [rf]\ndata: [1]", "data: 1: allowed is a list of texts"),
-    ("variants: [rf]\noverrides: [{a: 1}]", "overrides: {'a': 1}: allowed is a list of texts"),
+    ("variants: [rf]\ndata: [null]", "data: None: allowed is a list of texts"),
+    ("variants: [rf]\noverrides: [{a: b}]", "overrides: {'a': 'b'}: allowed is a list of texts"),
+    ("variants: [rf]\nvariants: [rf]", "the key variants stands twice"),
     ("variants: some", "variants=some: allowed is a list"),
     ("variants: [rf]\nseeds: 0", "seeds=0: allowed are a number of at least 1"),
     ("variants: [rf]\nseeds: [0, x]", "allowed are a number of at least 1"),
@@ -82,6 +84,26 @@ def test_a_file_of_ones_own_is_named_by_its_stem(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"variants": ["v/cos"], "seeds": [3]}))
     assert load(str(path)) == Sweep("mine", ["v/cos"], seeds=[3])
+
+
+def test_text_in_a_file_is_as_typed_and_numbers_are_numbers(tmp_path):
+    path = tmp_path / "2026_11_26.yaml"
+    path.write_text(
+        "variants: [rf]\ndata: [2024_1]\nbackbones: [0x1F]\noverrides: [runs=1e3]\n"
+        "cross: {optimizer.lr: [1e-4, 3E-4], data.source.path: [20_24, 'a, b', null],\n"
+        "  data.source.names: [{0: zero, 'a b': [1_0, true]}], \n"
+        "  evaluation.weights: [[ema, raw]]}"
+    )
+    sweep = load(str(path))
+    assert (sweep.data, sweep.backbones, sweep.name) == (["2024_1"], ["0x1F"], "2026_11_26")
+    command = sweep.command()
+    assert "optimizer.lr=0.0001,0.0003" in command
+    parsed = {override.key_or_group: override for override in parse(command)}
+    assert parsed["sweep"].value() == "2026_11_26"
+    assert parsed["runs"].value() == "1e3"
+    assert [value and value.text for value in parsed["data.source.path"].sweep_iterator()] == ["20_24", "a, b", None]
+    assert parsed["data.source.names"].value() == {"0": "zero", "a b": ["1_0", "true"]}
+    assert parsed["evaluation.weights"].value() == ["ema", "raw"]
 
 
 def test_variants_are_named_as_printed_or_as_in_file_names(tmp_path):
