@@ -1,6 +1,7 @@
 """Draws images from a trained run: `python -m flowzoo.sample run=DIR prompt="a red circle, left of a blue square!"`."""
 
 from flowzoo.paths import user_path
+from flowzoo.runs.files import check_output
 from flowzoo.runs.trained import Trained, launch_trained
 
 
@@ -31,9 +32,8 @@ def prompts_of(trained: Trained) -> list[str]:
 def check(trained: Trained) -> None:
     """Raises ValueError for prompts or an `out` that cannot be used."""
     prompts_of(trained)
-    out = trained.options.out
-    if out and (out.endswith("/") or user_path(out).is_dir()):
-        raise ValueError(f"out={out}: this is a folder; allowed is the name of a PNG file")
+    if trained.options.out:
+        check_output("out", trained.options.out, user_path(trained.options.out))
 
 
 def sample(trained: Trained) -> None:

@@ -26,6 +26,15 @@ def test_out_is_no_folder(tmp_path, monkeypatch, out):
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
+@pytest.mark.parametrize("out", ["file/new.png", "file/not_there/new.png", "new.jpg", "new", "config.yaml"])
+def test_out_that_cannot_be_written_or_is_no_png_is_refused(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"out={out}: .*allowed is"):
+        check(asked(tmp_path, prompt="a red circle", out=out))
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
 @pytest.mark.parametrize("out", [None, "new.png", "not_there/new.png", "old.png"])
 def test_out_is_a_file(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.content import SHIPPED, sha256_of
+from flowzoo.metrics.weights_file import FORMAT
 from flowzoo.paths import user_path
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
-
-FORMAT = "flowzoo-clip-1"
 
 
 def build_clip(architecture: Mapping[str, Any]) -> nn.Module:
@@ -213,7 +213,7 @@ class OpenClipExtractor(ClipExtractor):
             )
         try:
             model = open_clip.create_model(model_name, pretrained=str(weights), weights_only=True)
-        except RuntimeError as error:
+        except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{weights} does not hold the weights of {model_name}: {error}") from error
         preprocess = open_clip.get_model_preprocess_cfg(model)
         super().__init__(

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
-from inspect import signature
+from inspect import Signature, signature
 from typing import Any, NamedTuple
 
 from hydra._internal.utils import _locate
@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
+from flowzoo.metrics.weights_file import check_weights
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
+from flowzoo.runs.signatures import signature_of
 from flowzoo.runs.store import explained
 from flowzoo.runs.text import check_text
 
@@ -157,8 +159,13 @@ LIMITS: dict[str, Limit] = {
     "data.workers": integer(0),
 }
 
-# Classes that are known to exist; Lightning's loggers are not imported only to find out.
-OURS = ("flowzoo.", "lightning.")
+# What a part gets beside its config, where it is built.
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "backbone": ("channels", "image_size", "text"),
+    "data.source": ("split",),
+    "autoencoder": ("mean", "std"),
+    "ema": ("backbone",),
+}
 
 # What evaluation and sampling are told beside the config of their run.
 OPTION_LIMITS: dict[str, Limit] = {
@@ -212,7 +219,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         check_stack(values)
     _check_shapes(values)
     _check_files(values)
-    _check_outside(values)
+    _check_classes(values)
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:
@@ -261,6 +268,16 @@ def _check_files(values: Mapping[str, Any]) -> None:
     for key, path in given.items():
         if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
+    targets = {"metric.weights": metric["_target_"]}
+    targets |= {
+        f"text.encoders.{name}.weights": e.get("_target_") for name, e in values["text"].get("encoders", {}).items()
+    }
+    for key, target in targets.items():
+        if given[key] is not None and str(target).startswith("flowzoo."):
+            try:
+                check_weights(user_path(given[key]), ours=not str(target).endswith(".OpenClipExtractor"))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{key}={given[key]}: {error}") from None
     now = content_of(values) if values.get(CONTENT) else {}
     for key, digest in values.get(CONTENT, {}).items():
         path = reduce(lambda node, name: node[name], key.split("."), values)
@@ -279,25 +296,58 @@ def _check_files(values: Mapping[str, Any]) -> None:
         raise ValueError(f"runs={runs}: no permission to write in {nearest}")
 
 
-def _check_outside(values: Mapping[str, Any]) -> None:
-    """Classes from outside the package know their own limits: they are imported, and a formulation of them is built."""
-    outside = {place: part for place, part in _parts(values) if not part["_target_"].startswith(OURS)}
-    for place, part in outside.items():
+def _check_classes(values: Mapping[str, Any]) -> None:
+    """Refuses parameters that a class does not take, and lacks those that it needs.
+
+    Classes from outside the package know their own limits: they are imported, and a formulation of them is built.
+    """
+    outside = False
+    for place, part in _parts(values):
         target = part["_target_"]
+        if not isinstance(target, str):
+            raise ValueError(f"{place}._target_={_shown(target)}: allowed is the name of a class")
+        if target.startswith("lightning."):  # known to exist, and imported only to log
+            continue
+        ours = target.startswith("flowzoo.")
         try:
-            made = _locate(target)
-        except Exception as error:
-            raise ValueError(
-                f"{place}: {target} cannot be imported ({error.__cause__ or error}); allowed is a class that Python "
-                "finds, for instance with its folder in PYTHONPATH"
-            ) from error
-        given = [key for key in part if not key.startswith("_") and (place, key) != ("backbone", "name")]
-        try:
-            signature(made).bind_partial(**dict.fromkeys(given))
+            takes = signature_of(target) if ours else signature(_located(place, target))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{place}: {target} {error}; it takes {', '.join(signature(made).parameters)}") from error
-    if any(place.split(".")[0] in ("path", "sampler", "solver") for place in outside):
+            raise ValueError(f"{place}: {target}: {error}") from error
+        _check_parameters(place, part, takes)
+        outside |= not ours and place.split(".")[0] in ("path", "sampler", "solver")
+    if outside:
         _try_formulation(OmegaConf.create(dict(values)))
+
+
+def _located(place: str, target: str) -> Any:
+    try:
+        return _locate(target)
+    except Exception as error:
+        raise ValueError(
+            f"it cannot be imported ({error.__cause__ or error}); allowed is a class that Python finds, for instance "
+            "with its folder in PYTHONPATH"
+        ) from error
+
+
+def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature) -> None:
+    target = part["_target_"]
+    given = [str(key) for key in part if not str(key).startswith("_") and (place, key) != ("backbone", "name")]
+    supplied = SUPPLIED.get(place, ())
+    for name in given:
+        if name in supplied:
+            raise ValueError(f"{place}.{name}: it is not given but found out; allowed are other parameters of {target}")
+    known = takes.parameters.values()
+    keywords = [p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    anything = any(p.kind is p.VAR_KEYWORD for p in known)
+    allowed = ", ".join(name for name in keywords if name not in supplied) or "none"
+    for name in [*given, *supplied]:
+        if name not in keywords and not anything:
+            raise ValueError(f"{place}.{name}: {target} has no such parameter; allowed are {allowed}")
+    if part.get("_partial_") or "_args_" in part:
+        return
+    for p in known:
+        if p.name in keywords and p.default is p.empty and p.name not in (*given, *supplied):
+            raise ValueError(f"{place}.{p.name} is missing: {target} needs it; give {place}.{p.name}=...")
 
 
 def _parts(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

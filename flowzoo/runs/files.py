@@ -39,6 +39,19 @@ def replace(path: Path, content: str) -> None:
             raise
 
 
+def check_output(key: str, given: str, path: Path) -> None:
+    """Raises ValueError where no PNG file can be written to `path`, which `key` names as `given`."""
+    if given.endswith("/") or path.is_dir():
+        raise ValueError(f"{key}={given}: this is a folder; allowed is the name of a PNG file")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{key}={given}: allowed is the name of a PNG file, which ends in .png")
+    nearest = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not nearest.is_dir():
+        raise ValueError(f"{key}={given}: {nearest} is no folder; allowed is a file in a folder")
+    if not os.access(path if path.exists() else nearest, os.W_OK):
+        raise ValueError(f"{key}={given}: no permission to write there")
+
+
 @contextmanager
 def saying(what: str) -> Iterator[None]:
     """Turns the system's refusals (full disk, no permission) into one clear message."""

@@ -1,0 +1,46 @@
+"""What cannot hold weights is told without torch; what can is not refused."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flowzoo.metrics.extractor import SHIPPED
+from flowzoo.metrics.weights_file import check_weights
+
+
+def test_files_with_weights_are_taken(tmp_path: Path) -> None:
+    check_weights(SHIPPED, ours=True)
+    check_weights(SHIPPED, ours=False)
+    state = {"w": torch.zeros(3)}
+    save_file(state, tmp_path / "a")
+    torch.save(state, tmp_path / "b")
+    torch.save(state, tmp_path / "c", _use_new_zipfile_serialization=False)
+    for name in "abc":
+        check_weights(tmp_path / name, ours=False)
+        with pytest.raises(ValueError, match="train_clip"):
+            check_weights(tmp_path / name, ours=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a text\n" * 20,
+        pickle.dumps({"a": 1}),
+        b"\x02" + bytes(7) + b"[]",
+        b"\x02" + bytes(7) + b"{}" + b"more",
+        SHIPPED.read_bytes()[:5],
+        SHIPPED.read_bytes()[:500],
+        SHIPPED.read_bytes()[:-1],
+    ],
+    ids=range(8),
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    for ours in (True, False):
+        with pytest.raises(ValueError, match=r"does not hold weights; allowed is|cut short or damaged"):
+            check_weights(path, ours)
