@@ -1,5 +1,6 @@
 """What the README says: its commands run or are at least accepted as written, its tables and links are true."""
 
+import io
 import os
 import re
 import runpy
@@ -56,12 +57,12 @@ HOW: list[tuple[str, str, list[str]]] = [
     (r"flowzoo\.train ", RUN, [*TINY, "data.source.size=100"]),
     (r"flowzoo\.evaluate ", RUN, []),
     (r"flowzoo\.sample ", RUN, ["steps=2", "n=2"]),
-    (r"train_clip .*photos", RUN, TINY_CLIP),
+    (r"train_clip .*(photos|emoji)", RUN, TINY_CLIP),
     (r"train_clip .*cifar10", ACCEPTED, []),  # minutes on a GPU
     (r"sweeps list", RUN, []),
     (r"sweeps (plan|run|retry)", ACCEPTED, []),  # minutes to hours
     (r"analysis\.report runs/sd3_61", ACCEPTED, []),  # its runs take hours
-    (r"analysis\.(rank|report) runs/tour", RUN, []),
+    (r"analysis\.(rank|report) runs/(tour|emoji)", RUN, []),
 ]
 
 
@@ -82,6 +83,12 @@ def here(tmp_path, monkeypatch) -> Path:
             with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_STORED) as archive:
                 for path in sorted((tmp_path / name).rglob("*.png")):
                     archive.write(path, path.relative_to(tmp_path / name))
+    with zipfile.ZipFile(tmp_path / "emoji.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(160):
+            picture = io.BytesIO()
+            Image.fromarray(noise.randint(0, 256, (8, 8, 4), dtype=np.uint8)).save(picture, "PNG")
+            archive.writestr(f"noto/{i}.png", picture.getvalue())
+            archive.writestr(f"noto/{i}.txt", f"emoji number {i}\n")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.syspath_prepend(tmp_path / "examples" / "add_your_own")
     monkeypatch.chdir(tmp_path)
@@ -137,7 +144,7 @@ def test_no_command_is_forgotten():
 
 def test_commands_are_accepted_as_written(here):
     (here / "runs" / "tour" / "rf_lognorm_0.00_1.00-s0-00000000").mkdir(parents=True)
-    for name in ("photos.safetensors", "clip_cifar10.safetensors"):
+    for name in ("photos.safetensors", "emoji.safetensors", "clip_cifar10.safetensors"):
         (here / name).symlink_to(SHIPPED)
     for _, (_, module, *argv) in words(COMMANDS):
         accept(module, argv)

@@ -22,7 +22,9 @@ from flowzoo.data.source import measure
 
 CLASSES = ("cat", "fire_truck", "n0001")
 ROOT = Path(__file__).parents[2]
-CIFAR = Path(os.environ.get("FLOWZOO_CIFAR10", ROOT.parent / "shared/data/cifar10-train.zip"))
+SHARED = Path(os.environ.get("FLOWZOO_SHARED_DATA", ROOT.parent / "shared/data"))
+CIFAR, EMOJI = SHARED / "cifar10-train.zip", SHARED / "emoji.zip"
+ABSENT = "{} is not there: set FLOWZOO_SHARED_DATA to the folder that holds it"
 
 
 def encoded(seed: int, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
@@ -298,7 +300,7 @@ def test_the_config_builds_it_and_measure_finds_its_statistics(directory: Path) 
     np.testing.assert_allclose(std, x.std((0, 2, 3)), rtol=1e-9)
 
 
-@pytest.mark.skipif(not CIFAR.exists(), reason=f"CIFAR-10 is not at {CIFAR.name}: set FLOWZOO_CIFAR10 to its zip")
+@pytest.mark.skipif(not CIFAR.exists(), reason=ABSENT.format(CIFAR.name))
 def test_cifar10_is_read() -> None:
     source = Folder("train", str(CIFAR), str(CIFAR))
     assert len(source) == 50_000
@@ -310,3 +312,16 @@ def test_cifar10_is_read() -> None:
     assert source.corrupt == 0
     assert source.prompt(0) == "a photo of a airplane"
     np.testing.assert_allclose(images.mean((0, 2, 3)) / 255, [0.491, 0.482, 0.447], atol=0.01)
+
+
+@pytest.mark.skipif(not EMOJI.exists(), reason=ABSENT.format(EMOJI.name))
+def test_emoji_are_captioned_and_lie_on_white() -> None:
+    train, val = (Folder(split, str(EMOJI)) for split in ("train", "val"))
+    assert len(train) + len(val) > 3700
+    assert train.passed.lines() == []
+    assert "metadata.jsonl and" in dict(train.about())["captions from"]
+    assert all(len(train.captions(i)) == 1 for i in range(len(train)))
+    assert "keycap: 0" in {source.prompt(i) for source in (train, val) for i in range(len(source))}
+    corners = train.images(range(0, len(train), 20))[:, :, 0, 0]
+    assert (corners == 255).all(1).mean() > 0.8
+    assert train.corrupt == 0
