@@ -11,6 +11,7 @@ from analysis.outputs import check_file, write
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, SETTING, Results, read
 from flowzoo.runs.files import RunError
+from flowzoo.runs.output import command
 
 RANK_COLUMNS = ("variant", "rank_all", "rank_5_steps", "rank_50_steps", "rank_50_all", "n_settings")
 # what several seeds add; the scores are means over settings, of seeds that have all of them
@@ -186,4 +187,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

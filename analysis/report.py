@@ -17,6 +17,7 @@ from analysis.results import GROUP, Results
 from analysis.searches import searches
 from analysis.study import Study, studies
 from flowzoo.runs.files import RunError, replace
+from flowzoo.runs.output import command
 
 FILES = (PAGE, "report.md", "ranking.csv", "scores.csv", "results.csv")
 
@@ -115,4 +116,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

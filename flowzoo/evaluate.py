@@ -1,5 +1,6 @@
 """Scores a trained run: `python -m flowzoo.evaluate run=DIR evaluation.samples=500 solver=heun`."""
 
+from flowzoo.runs.output import follow
 from flowzoo.runs.trained import Trained, launch_trained
 
 
@@ -14,4 +15,5 @@ def evaluate(trained: Trained) -> None:
 
 
 if __name__ == "__main__":
+    follow()
     launch_trained("evaluate", check, evaluate)

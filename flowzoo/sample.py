@@ -2,6 +2,7 @@
 
 from flowzoo.paths import user_path
 from flowzoo.runs.files import check_output
+from flowzoo.runs.output import follow
 from flowzoo.runs.trained import Trained, launch_trained
 
 
@@ -49,4 +50,5 @@ def sample(trained: Trained) -> None:
 
 
 if __name__ == "__main__":
+    follow()
     launch_trained("sample", check, sample)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from flowzoo.runs.config import launch
+from flowzoo.runs.output import follow
 
 
 def run(cfg: DictConfig) -> None:
@@ -33,4 +34,5 @@ def ready(cfgs: Sequence[DictConfig]) -> None:
 
 
 if __name__ == "__main__":
+    follow()
     launch("train", run, run_together, ready)

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from flowzoo.runs.output import command
+
 # command -> (module, what it does). The module has configure(parser) and main(args) -> exit code.
 COMMANDS = {
     "list": ("sweeps.listing", "the names of the sweeps, or of the variants of one, one a line"),
@@ -50,4 +52,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

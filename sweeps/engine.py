@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flowzoo.runs.config import one_line
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
 
 
@@ -63,14 +64,22 @@ def run_all(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object]) ->
 
     A failing job is recorded in its status and passed over. One that another process trains is passed over, too.
     """
-    console = Console(soft_wrap=True, highlight=False)
     outcomes: list[Outcome] = []
+    interrupted = False
+    try:
+        stoppable(_run_in_turn)(jobs, task, outcomes)
+    except KeyboardInterrupt:
+        interrupted = True
+    return conclude(outcomes, len(jobs), interrupted)
+
+
+def _run_in_turn(jobs: Sequence[DictConfig], task: Callable[[DictConfig], object], outcomes: list[Outcome]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
     for number, cfg in enumerate(jobs, 1):
         console.print(f"[{number}/{len(jobs)}] {run_variant(cfg)}, seed {cfg.seed}", markup=False)
         outcomes.append(run_one(cfg, task, console))
         if outcomes[-1].end is End.INTERRUPTED:
-            break
-    return conclude(outcomes, len(jobs))
+            return
 
 
 def run_stacked(jobs: Sequence[DictConfig], task: Callable[[Sequence[DictConfig]], int]) -> int:

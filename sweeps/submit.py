@@ -22,8 +22,8 @@ from flowzoo.runs.files import saying
 from flowzoo.runs.grouping import cut, grouped, is_stacked, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.lock import RunLock
+from flowzoo.runs.signals import handing_on
 from flowzoo.runs.store import Run, RunError
-from flowzoo.training.signals import handing_on
 from sweeps import slurm, snapshot, words
 from sweeps.cluster import Cluster, cluster_of, split_cluster
 from sweeps.manifest import Manifest

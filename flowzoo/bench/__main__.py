@@ -1,6 +1,5 @@
 """`python -m flowzoo.bench step|stacked|sample|fid|startup`: JSON lines, one a measurement, each written at once."""
 
-import signal
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser
 from contextlib import redirect_stdout
@@ -8,6 +7,8 @@ from contextlib import redirect_stdout
 from flowzoo.bench import fid, sample, stacked, startup, step
 from flowzoo.bench.report import Report
 from flowzoo.runs.config import UserErrors, refuse
+from flowzoo.runs.output import command
+from flowzoo.runs.signals import handled_by
 
 COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "fid": fid, "startup": startup}
 
@@ -27,20 +28,15 @@ def main() -> int:
         module.configure(commands.add_parser(name, help=about, description=about, formatter_class=Help))
     args = parser.parse_args()
     report = Report(args.command, vars(args), sys.stdout)
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # a shell's background job ignores it
-        signal.signal(signal.SIGINT, report.stop)
     try:
-        with redirect_stdout(sys.stderr):  # what training prints for people
+        with handled_by(report.stop), redirect_stdout(sys.stderr):  # what training prints for people
             return COMMANDS[args.command].measure(args, report)
     except UserErrors as error:
         refuse("flowzoo.bench", error)
     except KeyboardInterrupt:
         print("flowzoo.bench: stopped; the lines above are whole", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -1,46 +1,71 @@
 """The same measurement in several processes at once, which start counting together."""
 
-import multiprocessing
-import os
+import pickle
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from threading import BrokenBarrierError
 from typing import Any
 
-from flowzoo.sockets import keep_socket_paths_short
-
-PATIENCE = 900.0  # seconds to wait for the others to warm up
+from flowzoo.fleet import Fleet, Worker, await_go, say
 
 
-def together(task: Callable[..., float], jobs: Sequence[tuple[Any, ...]], gpus: Sequence[str | None]) -> list[float]:
-    """`task(ready, *job)` of every job in a process of its own with a GPU of its own; None: whatever there is.
+def together(task: Callable[..., float], jobs: Sequence[tuple[Any, ...]], gpu: int | None = None) -> list[float]:
+    """`task(ready, *job)` of every job in a process of its own, with a GPU of its own unless all share GPU `gpu`.
 
-    A task calls `ready()` when it is warm, which returns once all are. Raises what the first of them raised.
+    A task calls `ready()` when it is warm, which returns once all are. Raises what the first of them raised, and
+    KeyboardInterrupt after a signal.
     """
-    keep_socket_paths_short()
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
-        barrier = manager.Barrier(len(jobs))
-        made = [pool.submit(_task, barrier, gpu, task, job) for job, gpu in zip(jobs, gpus, strict=True)]
-        errors = [error for one in made if (error := one.exception()) is not None]
-        for error in sorted(errors, key=lambda e: isinstance(e, BrokenBarrierError)):
-            raise error
-        return [one.result() for one in made]
+    told: dict[int, float] = {}
+    warm: set[int] = set()
+    errors: list[Exception] = []
+
+    def hear(worker: Worker, message: tuple[str, Any]) -> None:
+        kind, value = message
+        if kind == "warm":
+            warm.add(worker.number)
+            if len(warm) == len(jobs):
+                for each in fleet.workers:
+                    each.go()
+        elif kind == "error":
+            errors.append(value)
+        else:
+            told[worker.number] = value
+
+    def look() -> None:
+        if (errors or dead) and not fleet.received:
+            fleet.stop()  # the others would wait for this one
+
+    def again(worker: Worker, deaths: int) -> bool:
+        dead.append(f"process {worker.number} of {len(jobs)} {worker.ended}")
+        return False
+
+    dead: list[str] = []
+    with Fleet(len(jobs)) as fleet:
+        fleet.work(_task, [(task, job) for job in jobs], hear, again, look, gpu=gpu)
+    if errors:
+        raise errors[0]
+    if dead:
+        raise RuntimeError(dead[0])
+    if fleet.received:
+        raise KeyboardInterrupt
+    return [told[k] for k in range(len(jobs))]
 
 
-def _task(barrier: Any, gpu: str | None, task: Callable[..., float], job: tuple[Any, ...]) -> float:
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process first asks for a GPU
+def _task(task: Callable[..., float], job: tuple[Any, ...]) -> int:
+    def ready() -> None:
+        say(("warm", None))
+        await_go()
+
     try:
-        return task(lambda: barrier.wait(PATIENCE), *job)
-    except BaseException:
-        barrier.abort()  # or the others would wait for this one
-        raise
+        say(("rate", task(ready, *job)))
+    except Exception as error:
+        say(("error", _told(error)))
+        return 1
+    return 0
 
 
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be told, one a GPU."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+def _told(error: Exception) -> Exception:
+    """The error, as far as it can be told to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")

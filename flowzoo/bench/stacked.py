@@ -27,6 +27,7 @@ from flowzoo.bench.size import (
     peers_of,
     words_of,
 )
+from flowzoo.fleet import gpus
 from flowzoo.runs.arguments import positive
 from flowzoo.runs.grouping import dealt as deal
 
@@ -55,16 +56,16 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.backbones import fused
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import flowzoo_step, taking
-        from flowzoo.bench.processes import together, visible_gpus
+        from flowzoo.bench.processes import together
         from flowzoo.bench.subject import Solo, Stack
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
         peers = check_graphs(args, peers, device, report)
         ours = mode_of(args, compile_mode_of(cfg, device))
-        gpus: list[str | None] = [*visible_gpus()] if device.type == "cuda" else [None] * args.gpus
-        if args.gpus > len(gpus):
-            raise ValueError(f"--gpus {args.gpus}: allowed is at most {len(gpus)}, as many as there are")
+        there = len(gpus()) if device.type == "cuda" else args.gpus
+        if args.gpus > there:
+            raise ValueError(f"--gpus {args.gpus}: allowed is at most {there}, as many as there are")
         bench = Measure(args, report, device)
         bench.product()
         (folder / "one").mkdir()
@@ -81,9 +82,9 @@ def measure(args: Namespace, report: Report) -> int:
                     rates[key] = bench.time(run, flops, len(some), measure=name, loop=loop, compile=ours)
             bench.clear()
 
-        def several(name: str, task: Callable[..., float], jobs: Sequence[tuple], on: Sequence[str | None]) -> None:
+        def several(name: str, task: Callable[..., float], jobs: Sequence[tuple], gpu: int | None = None) -> None:
             with report.measuring(measure=name):
-                each = together(task, jobs, on)
+                each = together(task, jobs, gpu)
                 rates[name] = sum(each)
                 told = {"processes": len(jobs), "each": [round(rate, 3) for rate in each]}
                 report.line(measure=name, **told, **bench.rates(sum(each), flops))
@@ -97,7 +98,7 @@ def measure(args: Namespace, report: Report) -> int:
                 ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), ours, *laps)
                 for k, share in enumerate(shares)
             ]
-            several("dealt", dealt, jobs, gpus[: args.gpus])
+            several("dealt", dealt, jobs)
         for peer in peers:
             if peer == "eager":
                 with report.measuring(peer=peer), fused.without():
@@ -111,7 +112,7 @@ def measure(args: Namespace, report: Report) -> int:
                     rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
             else:
                 job = (OmegaConf.to_yaml(cfg), str(folder / "one"), peer.removeprefix("processes-"), *laps)
-                several(peer, plain, [job] * args.processes, [gpus[0]] * args.processes)
+                several(peer, plain, [job] * args.processes, gpu=0)
             bench.clear()
         report.line(ratios=ratios(rates, args))
         if args.profile:  # after all that is timed, which a profiler may slow down

@@ -1,5 +1,6 @@
 """Training batches as a function of (seed, step): the same from each cache, after a resume, on any number of ranks."""
 
+import signal
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ class Streamed:
             prefetch_factor=_PREFETCH if self._workers else None,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one
+            worker_init_fn=_leave_signals_to_the_parent,
         )
         return map(self._finish, loader)
 
@@ -162,6 +164,12 @@ class Streamed:
         return Batch(
             images.to(self._device, non_blocking=True), encode(self._encoders, captions, self._device), captions
         )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal sends Ctrl-C to all processes; the one that trains still needs its batches until it has saved."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Steps(Dataset[tuple[Tensor, list[str]] | RunError]):

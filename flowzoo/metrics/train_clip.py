@@ -31,6 +31,8 @@ from flowzoo.randomness import generator
 from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values
 from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
+from flowzoo.runs.output import follow
+from flowzoo.runs.signals import stoppable
 
 RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
 LIMITS: dict[str, Limit] = {
@@ -252,7 +254,7 @@ def main() -> NoReturn:
         if args.cfg:
             print(OmegaConf.to_yaml(cfg), end="")
             sys.exit(0)
-        run(cfg)
+        stoppable(run)(cfg)
     except UserErrors as error:
         refuse(program, error)
     except FloatingPointError as error:
@@ -265,4 +267,5 @@ def main() -> NoReturn:
 
 
 if __name__ == "__main__":
+    follow()
     main()

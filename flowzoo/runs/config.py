@@ -39,9 +39,9 @@ from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.parse import parse, refuse_several
+from flowzoo.runs.signals import handing_on
 from flowzoo.runs.slurm import check_notice
 from flowzoo.runs.store import Interrupted, RunError, attempt
-from flowzoo.training.signals import handing_on
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 VERSION_BASE = "1.3"
@@ -74,6 +74,9 @@ def launch(
             ready(jobs)
     except UserErrors as error:
         refuse(program, error)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped before anything was written", file=sys.stderr)
+        sys.exit(130)
 
     if together and not args.cfg and any(map(is_stacked, jobs)):
         try:

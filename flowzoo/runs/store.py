@@ -19,6 +19,7 @@ from flowzoo import __version__
 from flowzoo.runs.files import Refused, RunError, explained, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.lock import RunLock
+from flowzoo.runs.signals import shielded
 
 STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")
 FINISHED = ("done", "diverged")  # diverged is a result: the same run would diverge again
@@ -258,6 +259,7 @@ class Run:
         replace(self.path / name, content)
 
 
+@shielded
 def attempt(task: Callable[[DictConfig], T], cfg: DictConfig) -> T:
     """task(cfg); what it raises is written into the run's status and raised again, RunError for a user's mistake."""
     try:

@@ -9,11 +9,12 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from flowzoo.runs import signals
+from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run
 from flowzoo.training.checkpoint import BEST, LAST, save_weights
 from flowzoo.training.module import Trained
 from flowzoo.training.progress import TrainingProgress
-from flowzoo.training.signals import Notice
 
 
 class Cadence(Callback):
@@ -58,7 +59,7 @@ class Cadence(Callback):
         if trainer.is_global_zero:
             for run in self.runs:
                 run.truncate_metrics(trainer.global_step)
-        self.notice.install()  # again: Lightning has just put its own SIGTERM handler before ours
+        signals.install()  # again: Lightning has just put its own SIGTERM handler before ours
         title = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} variants"
         self.progress = TrainingProgress(title, module.steps, trainer.global_step)
         self._since = (time.perf_counter(), trainer.global_step, self.waited())

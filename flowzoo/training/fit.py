@@ -17,6 +17,7 @@ from flowzoo.data.loader import Batches
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
+from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run
 from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
@@ -24,7 +25,6 @@ from flowzoo.training.checkpoint import LAST, AtomicIO
 from flowzoo.training.members import Members
 from flowzoo.training.module import Trained, TrainingModule
 from flowzoo.training.sharded import strategy_of
-from flowzoo.training.signals import Notice
 from flowzoo.training.stacked import StackedModule
 from flowzoo.training.surroundings import environments_of
 
@@ -216,8 +216,13 @@ def train_module(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
-    with notice.listening():
-        trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
+    try:
+        with notice.listening():
+            trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
+    except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     # after the last step nobody asked the notice again
     return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted or notice.signal is not None)
 

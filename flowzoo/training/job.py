@@ -1,6 +1,7 @@
 """A run from its config to its rows of results, in whatever state an earlier attempt left it."""
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,17 @@ from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.training.checkpoint import BEST
 from flowzoo.training.fit import fit, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.rungs import is_stopped
-from flowzoo.training.signals import interruptible
 from flowzoo.training.surroundings import check_here
 
 
+@shielded
 def train_and_score(cfg: DictConfig) -> None:
     """Trains to the last step, then scores the best checkpoint.
 
@@ -35,12 +37,11 @@ def train_and_score(cfg: DictConfig) -> None:
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
     if not is_first_process(cfg):
-        run, (train, val) = Run(run_folder(cfg)), sources_of(cfg)
-        fit(cfg, run, build(cfg, run.path, train), train, val)
+        stoppable(_train_a_share)(cfg)
         return
     console = Console()
     # before the folder is made: of what is refused here nothing is written
-    sources = None if Run(run_folder(cfg)).is_finished else sources_of(cfg)
+    sources = None if Run(run_folder(cfg)).is_finished else stoppable(sources_of)(cfg)
     run = Run.create(cfg)
     with run.lock():
         if sources is None or run.state in FINISHED or is_stopped(cfg, run):
@@ -51,17 +52,31 @@ def train_and_score(cfg: DictConfig) -> None:
         run.set_config(cfg)
         run.set_status("running", steps=cfg.trainer.steps)
         try:
-            with interruptible():
-                tell(*sources, console)
-                _train_and_score(cfg, run, *sources, console)
+            stoppable(_train_and_score)(cfg, run, *sources, console)
         except Interrupted:
             raise
         except KeyboardInterrupt:
-            run.set_status("preempted")
+            set_preempted(run)
             raise Interrupted(f"{run.path} stopped; what is saved and scored is kept") from None
 
 
+def set_preempted(run: Run) -> None:
+    """Says that a run was interrupted, wherever it was: after its last word it stays what it is."""
+    if run.state != "running":
+        return
+    at = {}
+    with suppress(RunError):  # a damaged checkpoint is for the next attempt to tell
+        at["step"] = step_of(run)
+    run.set_status("preempted", **at)
+
+
+def _train_a_share(cfg: DictConfig) -> None:
+    run, (train, val) = Run(run_folder(cfg)), sources_of(cfg)
+    fit(cfg, run, build(cfg, run.path, train), train, val)
+
+
 def _train_and_score(cfg: DictConfig, run: Run, train: Source, val: Source, console: Console) -> None:
+    tell(train, val, console)
     built = build(cfg, run.path, train)
     write_density(run.path / "density.csv", built.formulation)
     # before training: what cannot be scored is said at once
@@ -91,15 +106,20 @@ def _train_and_score(cfg: DictConfig, run: Run, train: Source, val: Source, cons
     run.set_status("done", step=outcome.step)
 
 
+@shielded
 def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
     """Scores a run that was trained before, under another protocol perhaps; adds its rows."""
     if run.state == "diverged":
         raise RunError(f"{run.path} diverged: there is nothing to score")
     with run.lock():
-        built = build(cfg, run.path)
-        evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))
-        scoring = Scoring(cfg, run, evaluation)
-        evaluate(scoring, built, run.path / "checkpoints" / f"{checkpoint}.ckpt", Console())
+        stoppable(_score_trained)(cfg, run, checkpoint)
+
+
+def _score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
+    built = build(cfg, run.path)
+    evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))
+    scoring = Scoring(cfg, run, evaluation)
+    evaluate(scoring, built, run.path / "checkpoints" / f"{checkpoint}.ckpt", Console())
 
 
 def evaluate(scoring: Scoring, built: Built, checkpoint: Path, console: Console) -> None:

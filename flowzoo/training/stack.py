@@ -10,16 +10,17 @@ from rich.console import Console
 from flowzoo.build import build_stack, device_of, sources_of
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
+from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
 from flowzoo.training.fit import fit_stack, step_of
 from flowzoo.training.halving import Halving
-from flowzoo.training.job import scoring_bar, write_density
+from flowzoo.training.job import scoring_bar, set_preempted, write_density
 from flowzoo.training.rungs import is_stopped
-from flowzoo.training.signals import interruptible
 
 
+@shielded
 def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
     """Trains all runs of a group (flowzoo/runs/grouping.py) together to the last step, then scores them together.
 
@@ -28,7 +29,8 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
     """
     console = Console()
     torch.compiler.reset()
-    train, val = sources_of(cfgs[0])  # before any folder is made: of what is refused here nothing is written
+    # before any folder is made: of what is refused here nothing is written
+    train, val = stoppable(sources_of)(cfgs[0])
     with ExitStack() as locks:
         chosen: list[tuple[DictConfig, Run]] = []
         for cfg in cfgs:
@@ -45,19 +47,17 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
         if not chosen:
             return
         try:
-            with interruptible():
-                tell(train, val, console)
-                _train_and_score([cfg for cfg, _ in chosen], [run for _, run in chosen], train, val, console)
+            stoppable(_train_and_score)([cfg for cfg, _ in chosen], [run for _, run in chosen], train, val, console)
         except Interrupted:
             raise
         except KeyboardInterrupt:
             for _, run in chosen:
-                if run.state not in FINISHED:
-                    run.set_status("preempted")
+                set_preempted(run)
             raise Interrupted(f"{len(chosen)} runs stopped; what is saved and scored is kept") from None
 
 
 def _train_and_score(cfgs: list[DictConfig], runs: list[Run], train: Source, val: Source, console: Console) -> None:
+    tell(train, val, console)
     built = build_stack(cfgs, [run.path for run in runs], train)
     for run, formulation in zip(runs, built.formulation.formulations, strict=True):
         write_density(run.path / "density.csv", formulation)

@@ -1,23 +1,19 @@
 """Runs of any kinds in stacks: grouped by kind, cut by memory, dealt to the GPUs of a host."""
 
-import multiprocessing
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from multiprocessing.process import BaseProcess
-from types import FrameType
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from flowzoo.build import build_stack, is_auto, sources_of
+from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.signals import check, shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
 from flowzoo.training.memory import limit_of
-from flowzoo.training.signals import end_with_parent, handled_by
 from flowzoo.training.stack import train_and_score_stack
 from flowzoo.training.surroundings import check_here
 
@@ -44,27 +40,33 @@ def run_stacks(cfgs: Sequence[DictConfig]) -> int:
 
 
 def _gpus(cfg: DictConfig) -> int:
-    return torch.cuda.device_count() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 1
+    return len(gpus()) if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else 1
 
 
 def _run_all(jobs: Sequence[DictConfig], size: int | None) -> int:
     """One stack after another in this process."""
+    try:
+        return shielded(_run_in_turn)(jobs, size)
+    except KeyboardInterrupt as error:
+        words = str(error) if isinstance(error, Interrupted) else "stopped"
+        print(f"{words}; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
     code = 0
     for group in grouped(jobs):
         try:
-            sizes = split(len(group), size or _fitting(group))
+            sizes = split(len(group), size or stoppable(_fitting)(group))
         except Exception as error:
             _failed(group, error)
             code = 1
             continue
         _say(described(sizes))
         for stack in cut(group, sizes):
+            check()
             try:
                 train_and_score_stack(stack)
-            except KeyboardInterrupt as error:
-                words = str(error) if isinstance(error, Interrupted) else "stopped"
-                print(f"{words}; the same command goes on from here", file=sys.stderr)
-                return 130
             except Exception as error:
                 _failed(stack, error)
                 code = 1
@@ -103,49 +105,35 @@ def _failed(stack: Sequence[DictConfig], error: Exception) -> None:
 
 
 def _deal(shares: Sequence[Sequence[DictConfig]], size: int | None) -> int:
-    """One process a share, each with a GPU of its own where there are GPUs; signals are passed on to all."""
-    context = multiprocessing.get_context("spawn")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    children: list[BaseProcess] = []
-    received: list[int] = []
+    """One process a share, with a GPU of its own where there are GPUs; what a killed one held is tried again."""
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for child in children:
-            if child.pid is not None and child.is_alive():
-                os.kill(child.pid, number)
+    def again(worker: Worker, deaths: int) -> bool:
+        told = f"process {worker.number} of {len(shares)} {worker.ended}"
+        if deaths < ATTEMPTS:
+            _say(f"{told}; what it held once more")
+            return True
+        left = [cfg for cfg in shares[worker.number] if not Run(run_folder(cfg)).is_finished]
+        _failed(left, RunError(f"{told}, the last of {ATTEMPTS} times"))
+        return False
 
-    with handled_by(pass_on):
-        for k, share in enumerate(shares):
-            gpu = gpus[k % len(gpus)] if gpus else None
-            texts = [OmegaConf.to_yaml(cfg) for cfg in share]
-            children.append(context.Process(target=_share, args=(texts, size, gpu)))
-            children[-1].start()
-        for child in children:
-            child.join()
-    codes = [child.exitcode for child in children]
-    if received or 130 in codes:
-        return 130
-    for k, code in enumerate(codes):
-        if code not in (0, 1):
-            print(f"process {k} of {len(codes)} ended with {code}", file=sys.stderr)
+    with Fleet(len(shares)) as fleet:
+        texts = [([OmegaConf.to_yaml(cfg) for cfg in share], size) for share in shares]
+        codes = fleet.work(_share, texts, again=again)
+        received = bool(fleet.received)
+    if received:
+        return INTERRUPTED
     return 1 if any(codes) else 0
 
 
-def _share(texts: Sequence[str], size: int | None, gpu: str | None) -> None:
-    """In a process of its own; it is not in the terminal's group, so that Ctrl-C reaches it once, from its parent."""
-    os.setsid()
-    end_with_parent()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process first asks for a GPU
+def _share(texts: Sequence[str], size: int | None) -> int:
+    """What one of several processes does."""
     jobs = []
     for text in texts:
         cfg = OmegaConf.create(text)
         assert isinstance(cfg, DictConfig)
         OmegaConf.set_struct(cfg, True)
         jobs.append(cfg)
-    sys.exit(_run_all(jobs, size))
+    return _run_all(jobs, size)
 
 
 def _say(line: str) -> None:

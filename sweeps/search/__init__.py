@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
+from flowzoo.runs.signals import shielded
 from sweeps.run import add_jobs
 
 
@@ -11,6 +12,7 @@ def configure(parser: ArgumentParser) -> None:
     add_jobs(parser)
 
 
+@shielded
 def main(args: Namespace) -> int:
     """Works on the study until n trials have a result; starts it where there is none. Returns the exit code."""
     from hydra.errors import InstantiationException

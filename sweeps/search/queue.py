@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from flowzoo.runs.lock import LOCK, Held, RunLock
+from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import RunError
 from sweeps.manifest import departure
 from sweeps.search.objective import Verdict
@@ -177,7 +178,7 @@ class Queue:
         self.turn = RunLock(self.place)
         try:
             while self.turn.acquire() is not None:
-                time.sleep(random.uniform(0.002, 0.02))
+                stoppable(time.sleep)(random.uniform(0.002, 0.02))
             try:
                 _mend(self._journal)
                 yield

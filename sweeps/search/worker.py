@@ -9,8 +9,8 @@ from optuna.trial import Trial
 from rich.console import Console
 
 from flowzoo.runs.config import one_line
+from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import RunError
-from flowzoo.training.signals import interruptible
 from sweeps.search.objective import Busy, Objective, Verdict
 from sweeps.search.queue import ATTEMPTS, Queue
 from sweeps.search.table import counted
@@ -23,39 +23,42 @@ def work(queue: Queue, objective: Objective) -> int:
 
     What it holds then, the queue has back when it is closed.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    failures = 0  # in a row
     try:
-        with interruptible():
-            while failures <= ATTEMPTS:  # one bad trial is given up before; more than one is no trial's fault
-                taken = queue.take(objective.batch)
-                if not taken:
-                    if queue.over():
-                        return 0
-                    time.sleep(WAIT)
-                    continue
-                try:
-                    verdicts = objective.judge([trial.params for trial in taken])
-                except Busy:
-                    queue.give_back(taken)
-                    time.sleep(WAIT)
-                    continue
-                except RunError:
-                    raise
-                except Exception as error:
-                    failures += 1
-                    traceback.print_exc()
-                    queue.give_back(taken, failure=f"{type(error).__name__}: {error}")
-                    continue
-                queue.tell(taken, verdicts)
-                _say(console, queue, taken, verdicts)
-                failures = 0
+        return shielded(_work)(queue, objective)
     except KeyboardInterrupt:
         print("sweeps search: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except RunError as error:
         print(f"sweeps search: {one_line(error)}; the same command goes on from here", file=sys.stderr)
         return 1
+
+
+def _work(queue: Queue, objective: Objective) -> int:
+    console = Console(soft_wrap=True, highlight=False)
+    failures = 0  # in a row
+    while failures <= ATTEMPTS:  # one bad trial is given up before; more than one is no trial's fault
+        taken = queue.take(objective.batch)
+        if not taken:
+            if queue.over():
+                return 0
+            stoppable(time.sleep)(WAIT)
+            continue
+        try:
+            verdicts = stoppable(objective.judge)([trial.params for trial in taken])
+        except Busy:
+            queue.give_back(taken)
+            stoppable(time.sleep)(WAIT)
+            continue
+        except RunError:
+            raise
+        except Exception as error:
+            failures += 1
+            traceback.print_exc()
+            queue.give_back(taken, failure=f"{type(error).__name__}: {error}")
+            continue
+        queue.tell(taken, verdicts)
+        _say(console, queue, taken, verdicts)
+        failures = 0
     print(f"sweeps search: {failures} failures in a row; the same command goes on from here", file=sys.stderr)
     return 1
 

@@ -11,7 +11,7 @@ import pytest
 
 from flowzoo.bench import fid, sample, stacked, startup, step
 from flowzoo.bench.__main__ import main
-from flowzoo.training.signals import Notice
+from flowzoo.runs.signals import Notice
 
 SIZE = ["--width=64", "--depth=1", "--image-tokens=16", "--text-tokens=4", "--batch=2", "--images=64", "--device=cpu"]
 LAPS = ["--repeats=2", "--steps-per-repeat=2", "--product=64"]
@@ -153,7 +153,7 @@ def test_a_signal_under_lightning_ends_it_all(monkeypatch: Any, capsys: Any, tmp
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_that_a_destructor_swallowed_ends_it_all(monkeypatch: Any, capsys: Any) -> None:
+def test_a_signal_that_a_destructor_swallowed_ends_it_all(monkeypatch: Any, capsys: Any, in_a_terminal: None) -> None:
     class Careless:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)

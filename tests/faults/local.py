@@ -37,7 +37,14 @@ class Local:
     def start(self) -> None:
         self.commands += 1
         self.launchers.append(
-            subprocess.Popen(self.command, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True)
+            subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's background job ignores it
+            )
         )
 
     def go_on(self) -> None:
@@ -53,7 +60,7 @@ class Local:
     def workers(self) -> list[int]:
         """The processes that train, or will once they have started."""
         ours = [pid for launcher in self.launchers for pid in descendants(launcher.pid)]
-        return [pid for pid in ours if any("spawn_main" in word for word in words(pid))]
+        return [pid for pid in ours if any("flowzoo.fleet" in word for word in words(pid))]
 
     def close(self) -> None:
         """Ends what is left of it."""

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from flowzoo.fleet import ATTEMPTS
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.training.signals import interruptible
 from sweeps.definition import Sweep
 from sweeps.manifest import Manifest
 from sweeps.plan import plan_of
-from sweeps.workers import ATTEMPTS, LOGS, run_parallel
+from sweeps.workers import LOGS, run_parallel
 
 VARIANTS = ["rf", "eps/linear", "v/cos", "edm/rf", "rf/cosmap"]
 
@@ -53,9 +54,8 @@ def sleeps(cfg) -> None:
     run = Run.create(cfg)
     with run.lock():
         try:
-            with interruptible():
-                run.set_status("running")
-                time.sleep(60)
+            run.set_status("running")
+            stoppable(time.sleep)(60)
         except KeyboardInterrupt:
             run.set_status("preempted", step=1)
             raise Interrupted("saved") from None
@@ -124,7 +124,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("who", ["launcher is asked", "worker is asked", "launcher is killed"])
-def test_who_is_asked_to_stop_saves_and_the_rest_waits(manifest, who) -> None:
+def test_who_is_asked_to_stop_saves_and_the_rest_waits(manifest, who, in_a_terminal) -> None:
     Path("launch.py").write_text(LAUNCHER)
     launcher = subprocess.Popen([sys.executable, "launch.py", str(Path(__file__).parent)], stderr=subprocess.PIPE)
     running: list[dict] = []

@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 from flowzoo.runs.check import check_train
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
 from flowzoo.training import halving
 from flowzoo.training.job import step_of, train_and_score
 from flowzoo.training.rungs import FILE
-from flowzoo.training.signals import Notice
 from flowzoo.training.stack import train_and_score_stack
 
 SHORT = ["trainer.steps=6", "trainer.val_every=3", "trainer.checkpoint_every=4", "evaluation.weights=[ema]"]

@@ -17,12 +17,12 @@ from omegaconf import DictConfig
 from flowzoo import scoring
 from flowzoo.data.loader import Batch
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run, RunError
 from flowzoo.sampling.generate import Generator
 from flowzoo.training import fit as fit_module
 from flowzoo.training.job import score_trained, train_and_score
 from flowzoo.training.module import TrainingModule
-from flowzoo.training.signals import Notice
 
 STEPS = ["trainer.steps=10", "trainer.val_every=3", "trainer.checkpoint_every=5"]
 Compose = Callable[..., DictConfig]

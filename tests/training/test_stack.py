@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
 from flowzoo.training.job import train_and_score
-from flowzoo.training.signals import Notice
 from flowzoo.training.stack import step_of, train_and_score_stack
 from flowzoo.training.stacked import StackedModule
 
