@@ -1,8 +1,8 @@
 """Worker processes of this one: started, told of signals, begun again where they are killed. The one choice of GPUs.
 
 A worker is a fresh interpreter in a session of its own, so that a signal reaches it once, from here. It is handed a
-function and its arguments when it starts; afterwards it only appends what it has to say to a file without a name, which
-nobody can wait for in vain. Where its supervisor is gone, it stops as after SIGTERM.
+function and its arguments when it starts. What it says afterwards its supervisor reads whenever it looks, and never
+waits for. Where its supervisor is gone, it stops as after SIGTERM.
 """
 
 import os
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from flowzoo.runs.files import saying
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import handled_by, stoppable
 
@@ -56,7 +57,7 @@ class Worker:
 
     def __init__(self, number: int, process: "subprocess.Popen[bytes]", alive: int, said: int) -> None:
         self.number, self.process = number, process
-        self._alive, self._said, self._at = alive, said, 0
+        self._alive, self._said, self._unread = alive, said, b""
 
     @property
     def code(self) -> int | None:
@@ -71,13 +72,12 @@ class Worker:
 
     def heard(self) -> Iterator[Any]:
         """What it has said by `say` since the last call."""
-        while True:
-            content = os.pread(self._said, os.fstat(self._said).st_size - self._at, self._at)
-            length = int.from_bytes(content[:8], "big")
-            if len(content) < 8 or len(content) < 8 + length:  # killed in the middle of it, perhaps
-                return
-            self._at += 8 + length
-            yield pickle.loads(content[8 : 8 + length])
+        with suppress(BlockingIOError):
+            while more := os.read(self._said, 1 << 16):
+                self._unread += more
+        while len(self._unread) >= 8 and len(self._unread) >= 8 + (length := int.from_bytes(self._unread[:8], "big")):
+            message, self._unread = self._unread[8 : 8 + length], self._unread[8 + length :]
+            yield pickle.loads(message)
 
     def go(self) -> None:
         """Lets it pass `await_go`."""
@@ -130,33 +130,32 @@ class Fleet:
     def start(self, number: int, function: Callable[..., object], *args: Any, gpu: int | None = None) -> Worker:
         """A worker that calls a function of a module, which is pickled by its name, and exits with the int it returns.
 
+        Raises RunError where the system refuses it.
+
         `gpu` counts the GPUs that there are, from the first one again after the last; `number` by default.
         """
-        alive_there, alive = os.pipe()
-        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said, ExitStack() as files:
+        with saying("cannot start a worker process"), ExitStack() as files:
+            pipes = [os.fdopen(end, mode) for _ in range(2) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+            alive_there, alive, said, said_there = [files.enter_context(end).fileno() for end in pipes]
+            os.set_blocking(said, False)
+            told = files.enter_context(tempfile.TemporaryFile())
             pickle.dump(sys.path, told)
-            pickle.dump((function, args, alive_there, said.fileno()), told)
+            pickle.dump((function, args, alive_there, said_there), told)
             told.seek(0)
             log = None
             if self.logs is not None:
                 self.logs.mkdir(exist_ok=True)
                 log = files.enter_context(open(self.logs / f"{number}.log", "ab"))
-            try:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _BEGIN],
-                    stdin=told,
-                    stdout=log,
-                    stderr=log,
-                    env=self._environment(number if gpu is None else gpu),
-                    pass_fds=(alive_there, said.fileno()),
-                    start_new_session=True,
-                )
-            except BaseException:
-                os.close(alive)
-                raise
-            finally:
-                os.close(alive_there)
-            worker = Worker(number, process, alive, os.dup(said.fileno()))
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BEGIN],
+                stdin=told,
+                stdout=log,
+                stderr=log,
+                env=self._environment(number if gpu is None else gpu),
+                pass_fds=(alive_there, said_there),
+                start_new_session=True,
+            )
+            worker = Worker(number, process, os.dup(alive), os.dup(said))
         self.workers.append(worker)
         for received in self.received:  # while it was being started
             worker.send(_passed_on(received))
@@ -224,9 +223,12 @@ _may_go = threading.Event()
 
 
 def say(message: object) -> None:
-    """Tells the supervisor; returns at once."""
+    """Tells the supervisor."""
     content = pickle.dumps(message)
-    os.write(_said, len(content).to_bytes(8, "big") + content)
+    content = len(content).to_bytes(8, "big") + content
+    with suppress(BrokenPipeError):  # it is gone, which is heard otherwise
+        while content:
+            content = content[os.write(_said, content) :]
 
 
 def await_go() -> None:

@@ -1,25 +1,24 @@
 """Trains, samples and scores one formulation: `python -m flowzoo.train path=rf sampler=lognorm`."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from omegaconf import DictConfig
 
 from flowzoo.runs.config import launch
 from flowzoo.runs.output import follow
+from flowzoo.runs.signals import stoppable
 
 
 def run(cfg: DictConfig) -> None:
     """One run from its config to its rows of results; the same call goes on where an earlier one stopped."""
-    from flowzoo.training.job import train_and_score
-
-    train_and_score(cfg)
+    stoppable(import_module)("flowzoo.training.job").train_and_score(cfg)  # torch takes seconds
 
 
 def run_together(cfgs: Sequence[DictConfig]) -> int:
     """Runs with trainer=stacked, many in one program; returns the exit code."""
-    from flowzoo.training.stacks import run_stacks
-
-    return run_stacks(cfgs)
+    code: int = stoppable(import_module)("flowzoo.training.stacks").run_stacks(cfgs)
+    return code
 
 
 def ready(cfgs: Sequence[DictConfig]) -> None:

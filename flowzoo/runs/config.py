@@ -78,12 +78,6 @@ def launch(
         print(f"{program}: stopped before anything was written", file=sys.stderr)
         sys.exit(130)
 
-    if together and not args.cfg and any(map(is_stacked, jobs)):
-        try:
-            sys.exit(together(jobs))
-        except RunError as error:
-            refuse(program, error)
-
     codes: list[int] = []
     here = os.getpid()
 
@@ -104,7 +98,11 @@ def launch(
         return code
 
     try:
+        if together and not args.cfg and any(map(is_stacked, jobs)):
+            sys.exit(together(jobs))
         hydra.main(config_path=str(CONF), config_name=config_name, version_base=VERSION_BASE)(one_job)()
+    except RunError as error:  # of runs that go together, before any of them has begun
+        refuse(program, error)
     except Interrupted as error:
         print(f"{program}: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

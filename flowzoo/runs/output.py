@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
+from flowzoo.runs.files import DISK
 from flowzoo.runs.signals import lose_output
 
 LOST = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal that is gone
@@ -22,10 +23,19 @@ def follow() -> None:
 
 
 def command(main: Callable[[], int]) -> NoReturn:
-    """Exits with the code of a command. One whose output nobody reads ends quietly, with 141 as by SIGPIPE."""
+    """Exits with the code of a command. One whose output nobody reads ends quietly, with 141 as by SIGPIPE.
+
+    One whose output goes to a full disk says so and ends with 1.
+    """
     follow()
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in DISK or error.filename is not None:
+            raise
+        _lead_nowhere(1)  # what is left of it is written once more when Python ends
+        sys.exit(f"cannot write the output: {error.strerror}")
     sys.exit(code)
 
 

@@ -57,7 +57,8 @@ def handled_by(listener: Handler) -> Iterator[None]:
     finally:
         try:
             for number, earlier in before.items():
-                signal.signal(number, earlier)
+                if earlier is not None:  # not Python's
+                    signal.signal(number, earlier)
         finally:
             del _listeners[depth:]
 

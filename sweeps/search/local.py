@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -41,7 +42,9 @@ def workers(args: Namespace, queue: Queue) -> int:
             told = ", ".join(f"{states[s]} {s}" for s in ("running", "diverged", "stopped", "failed") if states[s])
             progress.update(row, completed=sum(states[s] for s in COUNTED), told=told)
 
-    with Fleet(args.jobs, logs) as fleet, progress:
+    codes: list[int] = []
+    received = True
+    with suppress(KeyboardInterrupt), Fleet(args.jobs, logs) as fleet, progress:  # where the queue waits for its lock
         codes = fleet.work(search, [(args.study, args.words)] * args.jobs, again=again, look=look)
         received = bool(fleet.received)
     if received:

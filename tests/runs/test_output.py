@@ -80,3 +80,10 @@ def test_output_that_was_closed_from_the_start_is_not_missed(tmp_path: Path) -> 
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert int((tmp_path / "kept").read_text()) > 2
+
+
+def test_output_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sweeps", "list", "sd3_61"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "cannot write the output: No space left on device\n")

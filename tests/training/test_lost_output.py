@@ -1,0 +1,83 @@
+"""`| head -1` on commands that train: they save, say how they stand, and end with a code of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flowzoo.runs.lock import LOCK
+from flowzoo.runs.store import Run
+
+LONG = ["trainer.steps=1000000", "trainer.val_every=4", "trainer.checkpoint_every=50"]
+TRAIN = ["flowzoo.train", *LONG]
+
+
+def head(command: list[str], cwd: Path) -> tuple[int, str]:
+    """The exit code and what was said on standard error, where the first line of output is all that is read."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    return process.wait(timeout=300), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "states"),
+    [
+        (TRAIN, ["preempted"]),
+        ([*TRAIN, "-m", "path=rf,v_cos"], ["preempted"]),
+        ([*TRAIN, "-m", "path=rf,v_cos", "trainer=stacked"], ["preempted"] * 2),
+        ([*TRAIN, "-m", "path=rf,v_cos", "trainer=stacked", "stack.processes=2"], ["preempted"] * 2),
+    ],
+    ids=["alone", "multirun", "stack", "stacks"],
+)
+def test_training_saves_and_stops(command: list[str], states: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
+    code, said = head([*command, *tiny_words], tmp_path)
+    runs = [Run(path) for path in (tmp_path / "runs" / "solo").iterdir()]
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert [run.state for run in runs] == states
+    assert not list(tmp_path.rglob(LOCK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [[], ["-j", "2"], ["engine=stacked"]], ids=["in turn", "-j 2", "stacked"])
+def test_a_sweep_saves_and_stops(at_once: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
+    sweep = {"variants": ["rf", "v/cos"], "overrides": [*tiny_words, *LONG]}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(sweep))
+    code, said = head(["sweeps", "run", "small.yaml", *at_once], tmp_path)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert "the same command goes on" in said
+    states = {Run(path).state for path in (tmp_path / "runs" / "small").iterdir() if (path / "status.json").exists()}
+    assert states <= {"preempted", "queued"}
+    assert not list(tmp_path.rglob(LOCK))
+
+
+def test_a_search_stops(tmp_path: Path) -> None:
+    study = {
+        "parameters": {"sampler.m": {"low": -1.5, "high": 1.5}, "sampler.s": {"low": 0.2, "high": 2.5}},
+        "n_trials": 1000,
+        "objective": {"_target_": "sweeps.search.toy.Toy", "seconds": 0.2},
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(study))
+    code, said = head(["sweeps", "search", "toy.yaml"], tmp_path)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "runs" / "toy" / ".search").iterdir())
+
+
+@pytest.mark.slow
+def test_the_training_of_a_clip_stops(tmp_path: Path) -> None:
+    words = ["clip.source.size=512", "data.workers=0", "clip.recipe.steps=100000", "clip.recipe.batch_size=8"]
+    code, said = head(["flowzoo.metrics.train_clip", *words], tmp_path)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.safetensors"))
