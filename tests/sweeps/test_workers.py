@@ -29,13 +29,19 @@ def manifest(tmp_path, monkeypatch) -> Manifest:
     return manifest
 
 
-def done(cfg) -> None:
+def done(cfg, at_work: int = 1) -> None:
     run = Run.create(cfg)
     with run.lock():
         run.set_status("running")
         run.append_metrics({"step": 1, "process": os.getpid()})
-        time.sleep(0.2)
+        while len(list(run.path.parent.glob("*/metrics.jsonl"))) < at_work:
+            time.sleep(0.01)
         run.set_status("done", step=cfg.trainer.steps)
+
+
+def done_beside_another(cfg) -> None:
+    """Not before another worker is at another run."""
+    done(cfg, at_work=2)
 
 
 def dies(cfg) -> None:
@@ -70,7 +76,7 @@ def ids(manifest: Manifest) -> list[str]:
 
 
 def test_all_are_trained_once_by_several(manifest, capfd) -> None:
-    assert run_parallel(manifest, ids(manifest), [], 3, task=done) == 0
+    assert run_parallel(manifest, ids(manifest), [], 3, task=done_beside_another) == 0
     assert set(states(manifest).values()) == {"done"}
     records = [manifest.run(planned).metrics() for planned in manifest.runs]
     assert all(len(of_run) == 1 for of_run in records)
