@@ -49,7 +49,7 @@ MISTAKES = {
     "steps": {"objective": {"steps": 0, "guidance": 1.0}},
     "weights": {"objective": {"weights": "best", "guidance": 1.0}},
     "variant=rf": {"overrides": ["variant=rf"]},
-    "overrides=[3]: allowed is a list of texts": {"overrides": [3]},
+    "3: Hydra cannot read this word; allowed is key=value": {"overrides": [3]},
     "sampler=['tpe']: allowed are": {"sampler": ["tpe"]},
     "allowed is an integer": {"parameters": {"trainer.steps": {"low": 1, "high": 4}}},
     "unexpected keyword argument 'stepz'": {"objective": {"stepz": 5}},
