@@ -1,8 +1,10 @@
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -209,3 +211,13 @@ def test_every_chart_is_one_by_the_schema_of_vega_lite(sweep: Path, tmp_path: Pa
     assert len(made) > 3
     for specification in made:
         Root.validate(specification)
+
+
+def test_without_a_home_folder(tmp_path: Path) -> None:
+    """As for a user number that a container does not know."""
+    write_run(tmp_path / "runs", "rf")
+    unknown = "import pwd, sys; pwd.getpwuid = {}.__getitem__; from analysis.report import main; sys.exit(main())"
+    env = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [sys.executable, "-c", unknown, str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
