@@ -11,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs.files import replace, saying
 from flowzoo.runs.identity import backbone_label, comparable, run_name, run_variant
+from flowzoo.runs.layout import PLAN, place_of
 from flowzoo.runs.store import Run, RunError
 from sweeps.words import is_execution
-
-PLAN = "plan.jsonl"
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,13 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
-        """The plan in a sweep's folder. Raises RunError where there is none, or none that can be read."""
+        """The plan in a sweep's folder, for runs that go there. Raises RunError where there is none to be read."""
         path = Path(folder) / PLAN
         try:
             header, *lines = path.read_text().splitlines()
             runs = tuple(Planned(**json.loads(line)) for line in lines)
+            for planned in runs:
+                planned.config.update(place_of(path.parent))
             known = json.loads(header)
             count = known.pop("runs")
             if count != len(runs):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from flowzoo.runs.check import check_values
-from flowzoo.runs.config import check_jobs
+from flowzoo.runs.check import check_stored, check_values
 from flowzoo.runs.grouping import is_stacked
 from sweeps.engine import run_all, run_stacked
 from sweeps.manifest import Manifest
@@ -33,9 +32,8 @@ def jobs(manifest: Manifest, ids: Sequence[str], execution: Sequence[str] = ()) 
     for run in planned:
         check_values(run.config)
     cfgs = execute([run.cfg for run in planned], [*manifest.execution, *execution])
-    for cfg in cfgs:  # wherever the folder lies now
-        cfg.runs, cfg.sweep = str(manifest.folder.parent), manifest.folder.name
-    check_jobs(cfgs[:1])  # the words of execution are the same for all
+    for cfg in cfgs[:1]:  # the words of execution are the same for all
+        check_stored(cfg)
     return cfgs
 
 

@@ -4,10 +4,12 @@ import json
 import math
 import os
 import warnings
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from flowzoo.data.source import Source
@@ -91,8 +93,9 @@ def reference_moments(extractor: ClipExtractor, source: Source, n: int, cache: P
     indices = [i * len(source) // n for i in range(n)]
     for first in range(0, n, _CHUNK):
         moments.update(extractor.images(torch.from_numpy(source.images(indices[first : first + _CHUNK]))))
-    cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    moments.save(part)
-    part.replace(path)
+    with suppress(OSError, SafetensorError):  # beside a run that was moved one may not write; then it is computed again
+        cache.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        moments.save(part)
+        part.replace(path)
     return moments

@@ -100,8 +100,6 @@ NAME = Limit("a name", lambda x: isinstance(x, str) and x.strip() != "")
 # The values that belong to no object with a check of its own. A key that a config lacks is not checked.
 LIMITS: dict[str, Limit] = {
     "seed": integer(0),
-    "sweep": FOLDER_NAME,
-    "runs": Limit("the name of a folder", NAME.holds),
     "data.name": NAME,
     "sigma_data": either(one_of("data"), POSITIVE),
     "captions": one_of("mix", "terse", "dense"),
@@ -196,6 +194,16 @@ def check_train(cfg: DictConfig) -> None:
 
     Raises ValueError.
     """
+    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_values(values)
+    _check_place(values)
+
+
+def check_stored(cfg: DictConfig) -> None:
+    """As `check_train`, of a run whose folder is there: where that lies, and what it is called, are right as they are.
+
+    Raises ValueError.
+    """
     check_values(plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)))
 
 
@@ -210,7 +218,7 @@ def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """As `check_train`, of a config that is resolved."""
+    """As `check_stored`, of a config that is resolved."""
     names.check(values["path"], values["sampler"])
     names.check_solver(values["solver"], values["path"])
     check_text(values)
@@ -288,6 +296,10 @@ def _check_files(values: Mapping[str, Any]) -> None:
                 f"{key}={_shown(path)}: it holds other weights (sha256 {now[key][:16]}) than the run is named by "
                 f"(sha256 {digest[:16]}); allowed: a file with the same content"
             )
+
+
+def _check_place(values: Mapping[str, Any]) -> None:
+    check_limits(values, {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME.holds)})
     runs = user_path(values["runs"])
     nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
     if not nearest.is_dir():

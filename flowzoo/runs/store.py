@@ -18,20 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo import __version__
 from flowzoo.runs.files import Refused, RunError, explained, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.layout import COLUMNS, ENDED, FINISHED, SETTING, STATES, place_of
 from flowzoo.runs.lock import RunLock
 from flowzoo.runs.signals import shielded
-
-STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")
-FINISHED = ("done", "diverged")  # diverged is a result: the same run would diverge again
-ENDED = ("done", "failed", "preempted", "diverged", "stopped")
-
-# The columns of results.csv in their order, with what a cell holds.
-COLUMNS: dict[str, type] = {
-    **{"run": str, "variant": str, "dataset": str, "backbone": str, "seed": int, "step": int, "weights": str},
-    **{"rule": str, "grid": str, "shift": float, "steps": int, "guidance": float, "nfe": int, "n_samples": int},
-    **{"fid": float, "clip": float, "path_length": float, "seconds": float, "status": str, "protocol": str},
-}
-SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
 
 T = TypeVar("T")
 
@@ -85,12 +74,15 @@ class Run:
 
     @property
     def config(self) -> DictConfig:
+        """config.yaml, with `runs` and `sweep` as the folder lies now. Raises RunError."""
         try:
             cfg = OmegaConf.load(self.path / "config.yaml")
         except Exception as error:  # OSError, or any of the YAML reader's own errors
             raise RunError(f"cannot read {self.path / 'config.yaml'}: {error}") from error
         if not isinstance(cfg, DictConfig):
             raise RunError(f"{self.path / 'config.yaml'} holds no config")
+        folder = self.path if self.path.name not in ("", "..") else Path(os.path.abspath(self.path))
+        cfg.update(place_of(folder.parent))
         OmegaConf.set_struct(cfg, True)
         return cfg
 

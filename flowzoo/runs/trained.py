@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.paths import user_path
-from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_train
+from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_stored
 from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
 from flowzoo.runs.parse import single
 from flowzoo.runs.store import Run, RunError, explained
@@ -106,7 +106,7 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
     for key in sorted((o.key_or_group.replace("/", ".") for o in groups), key=lambda key: key.count(".")):
         OmegaConf.update(cfg, key, OmegaConf.select(chosen, key), merge=False, force_add=True)
     _set(cfg, [(o.key_or_group, o.value()) for o in changes if o not in groups])
-    check_train(cfg)
+    check_stored(cfg)
     checkpoint = run.path / "checkpoints" / f"{options.checkpoint}.ckpt"
     if not checkpoint.is_file():
         raise RunError(f"run={run.path}: there is no {checkpoint.name} yet, the run is {run.state or 'not started'}")

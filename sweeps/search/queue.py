@@ -6,6 +6,7 @@ whether it does. A trial that a dead worker has left, or that an interrupted one
 number with the parameters that it had.
 """
 
+import json
 import logging
 import os
 import random
@@ -22,14 +23,15 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from flowzoo.runs.files import RunError, replace
 from flowzoo.runs.lock import LOCK, Held, RunLock
 from flowzoo.runs.signals import stoppable
-from flowzoo.runs.store import RunError
 from sweeps.manifest import departure
 from sweeps.search.objective import Verdict
 from sweeps.search.study import Study
 from sweeps.search.table import COUNTED, TRIALS, counted, state_of, write
 
+NAME = "study.json"  # what the storage calls the study
 ATTEMPTS = 3  # at a trial whose judging raises an exception, before it is given up
 
 
@@ -156,17 +158,28 @@ class Queue:
                 self.storage = optuna.storages.get_storage(self.study.storage)
         except Exception as error:  # whatever a database, or Optuna reading it, has to say
             raise RunError(f"cannot open the storage {self.study.storage or self._journal}: {_short(error)}") from error
-        name = self.folder.name
+        name = self._name()
         # FID, CLIP score
         trials = optuna.create_study(
             storage=self.storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
         )
+        replace(self.folder / NAME, json.dumps({"name": name}) + "\n")
         known = trials.user_attrs.get("about")
         if known is None:
             trials.set_user_attr("about", self.about)
         elif told := departure(known, self.about):
             raise ValueError(f"the study {name} was begun otherwise: {told}; allowed is another sweep=NAME")
         return trials
+
+    def _name(self) -> str:
+        """The study's name in its storage: its folder's when it was begun, wherever that lies now. Raises RunError."""
+        path = self.folder / NAME
+        try:
+            return str(json.loads(path.read_text())["name"])
+        except FileNotFoundError:
+            return self.folder.name
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
 
     @property
     def _journal(self) -> Path:

@@ -1,6 +1,7 @@
 """Evaluating and sampling take the run's own config, and change of it only what sampling and scoring are."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -150,3 +151,16 @@ def test_the_entry_point_checks_calls_and_returns(run, monkeypatch, capsys):
         assert exit.value.code == code
     assert seen.cfg == run.config
     assert "flowzoo.sample: n=7\n" in capsys.readouterr().err
+
+
+def test_a_run_is_where_its_folder_lies_whatever_was_stored(run, tmp_path, monkeypatch):
+    moved = tmp_path / "else where" / "b (old)" / "renamed"
+    moved.parent.mkdir(parents=True)
+    run.path.rename(moved)
+    run.path.parent.rmdir()
+    run.path.parent.parent.write_text("a file where the runs were")
+    monkeypatch.chdir(moved)
+    for spelled in (str(moved), ".", "../renamed"):
+        trained = load_run("evaluate", [f"run={spelled}"])
+        assert Path(trained.cfg.runs, trained.cfg.sweep).resolve() == moved.parent
+        assert trained.run.path.resolve() == moved

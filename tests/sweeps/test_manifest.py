@@ -1,6 +1,7 @@
 """plan.jsonl: what is written is what is read, whole or refused, and what differs is told."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -86,3 +87,15 @@ def test_unknown_ids_are_refused(manifest) -> None:
     assert manifest.chosen([manifest.runs[1].id, manifest.runs[0].id]) == list(manifest.runs[:2])
     with pytest.raises(RunError, match="nobody: not in the plan"):
         manifest.chosen(["nobody"])
+
+
+def test_the_runs_of_a_plan_go_where_it_lies(manifest, tmp_path, monkeypatch) -> None:
+    manifest.write()
+    moved = tmp_path / "else where" / "b (old)"
+    moved.parent.mkdir()
+    manifest.folder.rename(moved)
+    monkeypatch.chdir(moved)
+    for folder in (moved, ".", Path("../b (old)"), moved / ".." / moved.name):
+        for planned in Manifest.read(folder).runs:
+            assert run_folder(planned.cfg).resolve() == moved / planned.id
+            assert planned.id in {other.id for other in manifest.runs}

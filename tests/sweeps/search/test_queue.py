@@ -192,3 +192,15 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     study = load("toy")
     with Queue(study, tmp_path / "runs" / "toy", {"study": study.described()}) as queue:
         assert [state_of(trial) for trial in queue.all()] == ["done"] * 30
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
+def test_a_study_that_was_moved_goes_on_with_its_trials(storage: str | None, opened: Open, tmp_path: Path) -> None:
+    storage = storage and storage.format(tmp_path)
+    with opened(2, storage=storage) as queue:
+        finish(queue)
+    (tmp_path / "study").rename(tmp_path / "elsewhere")
+    with opened(3, name="elsewhere", storage=storage) as moved:
+        finish(moved)
+        assert [trial.number for trial in moved.all()] == [0, 1, 2]
+    assert not (tmp_path / "study").exists()

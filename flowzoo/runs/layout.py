@@ -1,0 +1,30 @@
+"""What run folders and sweep folders hold, by name: files, states and columns. Shared by who writes and who reads."""
+
+import os
+from pathlib import Path
+
+# A run folder.
+CONFIG, STATUS, METRICS, RESULTS = "config.yaml", "status.json", "metrics.jsonl", "results.csv"
+# A sweep's folder: the plan of a sweep, the trials of a search; the page of a report, in whatever folder it was made.
+PLAN, TRIALS, REPORT = "plan.jsonl", "trials.csv", "report.html"
+
+STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")  # what status.json may say
+FINISHED = ("done", "diverged")  # diverged is a result: the same run would diverge again
+ENDED = ("done", "failed", "preempted", "diverged", "stopped")
+# What a reader may find besides: running without a living owner, unreadable, and without status, rows or plan.
+ALL_STATES = (*STATES, "lost", "damaged", "missing")
+
+# The columns of results.csv in their order, with what a cell holds.
+COLUMNS: dict[str, type] = {
+    **{"run": str, "variant": str, "dataset": str, "backbone": str, "seed": int, "step": int, "weights": str},
+    **{"rule": str, "grid": str, "shift": float, "steps": int, "guidance": float, "nfe": int, "n_samples": int},
+    **{"fid": float, "clip": float, "path_length": float, "seconds": float, "status": str, "protocol": str},
+}
+SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
+
+
+def place_of(folder: Path) -> dict[str, str]:
+    """The config keys `runs` and `sweep` of the runs in a sweep's folder: where it lies, whatever was stored before."""
+    if folder.name in ("", ".."):  # `.` and the like
+        folder = Path(os.path.abspath(folder))
+    return {"runs": str(folder.parent), "sweep": folder.name}
