@@ -6,9 +6,9 @@ from typing import Any, Literal
 import altair as alt
 import numpy as np
 
-from analysis.collect import Run
 from analysis.study import Study
 from flowzoo.formulation.names import family
+from flowzoo.runs.reading import RunFolder
 
 POINTS = 100  # of a curve: more cannot be seen
 MOST = 64  # variants with a curve or a picture: more cannot be told apart
@@ -85,9 +85,9 @@ class Canvas:
             **encoding,
         ).add_params(hovered)
 
-    def one_run_a_variant(self) -> list[Run]:
+    def one_run_a_variant(self) -> list[RunFolder]:
         """Of the variants that have curves, the best first: each one's first seed that has scores."""
-        first: dict[str, Run] = {}
+        first: dict[str, RunFolder] = {}
         for run in sorted(self.study.runs, key=lambda r: (not r.rows, r.seed)):
             if run.variant in self.first:
                 first.setdefault(run.variant, run)

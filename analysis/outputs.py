@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flowzoo.runs.files import replace
+from flowzoo.runs.layout import CONFIG, REPORT, STATUS
 
 # Marks the page of a report: a folder with such a page holds what an earlier report wrote.
 GENERATOR = '<meta name="generator" content="flowzoo analysis.report">'
-PAGE = "report.html"
 
 
 def check_file(option: str, path: Path, inputs: Iterable[Path], headers: Sequence[Sequence[str]]) -> None:
@@ -42,11 +42,17 @@ def check_folder(option: str, folder: Path, names: Iterable[str]) -> None:
         raise ValueError(f"{option} {folder}: this is a file; allowed is a folder")
     _check_outside_runs(option, folder)
     there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
-    if there and not _is_report(folder / PAGE):
+    if there and not _is_report(folder / REPORT):
         raise ValueError(
             f"{option} {folder}: {', '.join(there)} would be overwritten and belongs to no report; allowed is a folder "
             "without such files, or one that holds an earlier report"
         )
+
+
+def check_runs(option: str, folder: Path, runs: Iterable[Path]) -> None:
+    """Refuse a folder that is one of these runs, however little it holds. Raises ValueError."""
+    if folder.is_dir() and any(run.is_dir() and run.samefile(folder) for run in runs):
+        raise ValueError(f"{option} {folder}: this is the folder of a run; allowed is a place outside of runs")
 
 
 def write(path: Path, text: str) -> None:
@@ -60,7 +66,7 @@ def write(path: Path, text: str) -> None:
 def _check_outside_runs(option: str, path: Path) -> None:
     place = path.resolve()
     for folder in (place, *place.parents):
-        if (folder / "config.yaml").exists() and (folder / "status.json").exists():
+        if (folder / CONFIG).exists() and (folder / STATUS).exists():
             raise ValueError(f"{option} {path}: this is in the run folder {folder}; allowed is a place outside of runs")
 
 

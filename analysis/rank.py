@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.outputs import check_file, write
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, SETTING, Results, read
-from flowzoo.runs.files import RunError
+from flowzoo.runs.files import RunError, tell
 from flowzoo.runs.output import command
 
 RANK_COLUMNS = ("variant", "rank_all", "rank_5_steps", "rank_50_steps", "rank_50_all", "n_settings")
@@ -109,8 +109,8 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-def load(path: Path) -> Results:
-    """Results of a CSV file, or of every run below a folder.
+def load(path: Path) -> tuple[Results, list[str]]:
+    """Results of a CSV file, or of every run below a folder; and a line for each thing there that cannot be read.
 
     Raises:
         ValueError: there is no such file, or its rows are not usable.
@@ -118,10 +118,13 @@ def load(path: Path) -> Results:
     if path.is_dir():
         from analysis.collect import collect, results
 
-        return results(collect([path]))
+        found = collect([path])
+        if not found.runs:
+            raise ValueError(f"{path} holds searches and no other runs; python -m analysis.report shows them")
+        return results(found.runs), found.complaints()
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a CSV file or a folder of runs")
-    return read(path)
+    return read(path), []
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -166,11 +169,15 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command; a user's mistake is one line on stderr and exit code 2.
+
+    What cannot be read is a line each, and exit code 1: the ranking is of the rest.
+    """
     args = parser().parse_args(argv)
     try:
         _check_outputs(args)
-        results = load(args.file).include(filters(args))
+        results, unreadable = load(args.file)
+        results = results.include(filters(args))
         ranking = rank(results)
         text = as_csv(ranking) if args.csv else as_text(ranking, results)
         if args.output:
@@ -183,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write(text)
     if args.csv and (told := notes(ranking, results)):
         print(*told, sep="\n", file=sys.stderr)
-    return 0
+    return tell("analysis.rank", unreadable)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from analysis.collect import collect, results
 from analysis.markdown import markdown
-from analysis.outputs import PAGE, check_folder
+from analysis.outputs import check_folder, check_runs
 from analysis.page import page
 from analysis.rank import add_filters, as_csv, filters, scores_as_csv
 from analysis.results import GROUP, Results
 from analysis.searches import searches
 from analysis.study import Study, studies
-from flowzoo.runs.files import RunError, replace
+from flowzoo.runs.files import RunError, replace, tell
+from flowzoo.runs.layout import REPORT
 from flowzoo.runs.output import command
 
-FILES = (PAGE, "report.md", "ranking.csv", "scores.csv", "results.csv")
+FILES = (REPORT, "report.md", "ranking.csv", "scores.csv", "results.csv")
+
+
+class Report(NamedTuple):
+    """The page of a report, and a line for each thing that cannot be read and is not in it."""
+
+    page: Path
+    unreadable: list[str]
 
 
 def report(
@@ -27,8 +36,8 @@ def report(
     folder: Path,
     title: str | None = None,
     include: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> Path:
-    """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`; returns the page's path.
+) -> Report:
+    """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`.
 
     Searches (trials.csv) have sections of their own, and no part in the CSV files.
 
@@ -39,22 +48,26 @@ def report(
             `folder` has other files in the place of these.
     """
     check_folder("-o", folder, FILES)
-    found_searches = searches(roots)
-    inside = {search.folder for search in found_searches}
-    runs = collect([root for root in roots if root not in inside]) if set(roots) - inside else []
+    there = collect(roots)
+    check_runs("-o", folder, [run.path for run in there.runs])
+    found_searches, unreadable = searches(there.searches)
+    if not there.runs and not found_searches:
+        raise ValueError("; ".join(unreadable))
+    runs = there.runs
     rows = results(runs).include(include)
     found = studies(runs, rows) if runs else []
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
-        PAGE: page(found, title, found_searches),
+        REPORT: page(found, title, found_searches),
         "report.md": markdown(found, title, found_searches),
     }
     if runs:
         written |= {"ranking.csv": _rankings(found), "scores.csv": _scores(found), "results.csv": _results(rows)}
+    unreadable = [*there.complaints(), *unreadable]  # once all that a report reads is read
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():  # the page first: it says that the others are a report's
         replace(folder / name, text)
-    return folder / PAGE
+    return Report(folder / REPORT, unreadable)
 
 
 def _rankings(found: Sequence[Study]) -> str:
@@ -104,15 +117,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command; a user's mistake is one line on stderr and exit code 2.
+
+    What cannot be read is a line each, and exit code 1: the report is of the rest.
+    """
     args = parser().parse_args(argv)
     try:
-        path = report(args.runs, args.output, args.title, filters(args))
+        written = report(args.runs, args.output, args.title, filters(args))
     except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(path)
-    return 0
+    print(written.page)
+    return tell("analysis.report", written.unreadable)
 
 
 if __name__ == "__main__":

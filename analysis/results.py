@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from flowzoo.runs.layout import ALL_STATES, FINISHED
+
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "training")
 RUN_LEVEL = ("dataset", "backbone", "training")  # known before anything is scored; all that a run without scores names
 GROUP = ("dataset", "backbone", "protocol", "training")  # of which scores must agree to be compared at all
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
-UNFINISHED = ("queued", "running", "failed", "preempted", "stopped", "missing", "lost")
+UNFINISHED = tuple(state for state in ALL_STATES if state not in FINISHED)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Searches as their trials.csv tells them: the Pareto front, and how its hypervolume grew."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import numpy as np
 
 from analysis.study import Table
 from analysis.words import number
+from flowzoo.runs.layout import TRIALS
 
-TRIALS = "trials.csv"
 FIXED = ("number", "state", "fid", "clip", "run", "started", "finished")  # the other columns are parameters
 MAXIMISE = [False, True]  # FID, CLIP score
 
@@ -39,14 +38,14 @@ class Search:
     @classmethod
     def read(cls, path: Path) -> "Search":
         """Raises ValueError for a file that is no table of trials."""
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines = list(reader)
-        names = [name for name in reader.fieldnames or () if name not in FIXED]
         try:
+            with open(path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                lines = list(reader)
+            names = [name for name in reader.fieldnames or () if name not in FIXED]
             return cls(path.parent, names, [_trial(line, names) for line in lines])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no table of trials: {error!r}") from error
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"it is no table of trials: {error!r}") from error
 
     @property
     def title(self) -> str:
@@ -108,7 +107,12 @@ def _trial(line: Mapping[str, str], names: Sequence[str]) -> Trial:
     return Trial(int(line["number"]), line["state"], scores, line["run"], parameters)
 
 
-def searches(roots: Iterable[Path]) -> list[Search]:
-    """Every search at or below the given folders. Raises ValueError as `Search.read`."""
-    places = {Path(place) for root in roots for place, _, files in os.walk(root) if TRIALS in files}
-    return [Search.read(place / TRIALS) for place in sorted(places)]
+def searches(folders: Iterable[Path]) -> tuple[list[Search], list[str]]:
+    """The searches in these folders, and a line for each that cannot be read."""
+    read, complaints = [], []
+    for folder in folders:
+        try:
+            read.append(Search.read(folder / TRIALS))
+        except (OSError, ValueError) as error:
+            complaints.append(f"cannot read {folder / TRIALS}: {error}")
+    return read, complaints

@@ -8,12 +8,12 @@ from math import isfinite
 from statistics import correlation, fmean
 from typing import Any
 
-from analysis.collect import Run
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
 from analysis.rank import NOISE
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, Results, Row, belongs, natural
 from analysis.words import flatten, lookup, number, say
+from flowzoo.runs.reading import RunFolder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Study:
     """The runs of one data set, backbone, protocol and training, their rows, and what follows from them."""
 
     key: tuple[str, str, str, str]
-    runs: list[Run]
+    runs: list[RunFolder]
     results: Results
 
     @property
@@ -238,14 +238,14 @@ class Study:
                 run.variant, run.seed, run.state, f"{run.status.get('step', '?')} / {run.status.get('steps', '?')}",
                 f"{run.seconds:,.0f}" if run.seconds is not None else "",
                 f"{run.images_per_s:,.0f}" if run.images_per_s else "",
-                "; ".join(filter(None, [run.exception, *run.notes])),
+                "; ".join(filter(None, [run.exception, *run.complaints()])),
             )
             for run in self.runs
         ]  # fmt: skip
         return Table(("Variant", "Seed", "State", "Step", "Seconds", "Images/s", "Last word"), rows)
 
 
-def studies(runs: Sequence[Run], results: Results) -> list[Study]:
+def studies(runs: Sequence[RunFolder], results: Results) -> list[Study]:
     """Split by `GROUP`. A run without scores joins every study that it may belong to."""
     indices = [results.columns.index(name) if name in results.columns else None for name in GROUP]
     keyed = [
@@ -253,7 +253,7 @@ def studies(runs: Sequence[Run], results: Results) -> list[Study]:
         for row in results.rows
     ]
     keys = sorted({key for row, key in keyed if row.setting is not None}) or [("",) * len(GROUP)]
-    by_folder = {str(run.folder): run for run in runs}
+    by_folder = {str(run.path): run for run in runs}
     out = []
     for key in keys:
         rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
@@ -272,7 +272,7 @@ def _places(values: Sequence[float]) -> list[float]:
     return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
 
 
-def shared_config(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def shared_config(runs: Iterable[RunFolder]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Config keys that all runs agree on, and the values of those that they do not."""
     values: dict[str, list[str]] = defaultdict(list)
     for run in runs:

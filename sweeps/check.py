@@ -1,25 +1,28 @@
 """python -m sweeps check SWEEP [--deep] [--json] [--repair]: what is wrong in its folders, and what repairs it."""
 
 import json
+import os
 import re
 import sys
 import time
 import zipfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.progress import track
 
-from flowzoo.runs.files import saying
+from flowzoo.runs.files import RunError, saying
+from flowzoo.runs.finding import folders_in
 from flowzoo.runs.identity import run_name, run_variant
+from flowzoo.runs.layout import CONFIG, FINISHED, PLAN, RESULTS, STATES, STATUS
 from flowzoo.runs.lock import LOCK, Held
-from flowzoo.runs.store import FINISHED, STATES, Run, RunError
-from sweeps.manifest import PLAN, Manifest, Planned, departure
-from sweeps.standing import config_of, folder_of, lost, run_folders
+from flowzoo.runs.reading import HERE, RunFolder
+from flowzoo.runs.store import Run
+from sweeps.manifest import Manifest, Planned, departure
+from sweeps.standing import folder_of
 from sweeps.status import add_folder
 
 # What a process that is killed while it writes leaves beside a file, and a lock beside itself.
@@ -58,7 +61,7 @@ def main(args: Namespace) -> int:
             end = "repaired" if problem in repaired else problem.remedy
             print(f"{problem.run}: {problem.what}\n    {end}")
         done = f", {len(repaired)} of them repaired" if repaired else ""
-        print(f"{folder}: {len(run_folders(folder))} run folders, {len(found) or 'no'} problems{done}")
+        print(f"{folder}: {len(folders_in(folder))} run folders, {len(found) or 'no'} problems{done}")
     return 1 if left else 0
 
 
@@ -81,106 +84,119 @@ def problems(folder: Path, deep: bool = False) -> Iterator[Problem]:
             manifest = Manifest.read(folder)
         except RunError as error:
             yield Problem(PLAN, str(error), "plan it with the same words as before and --replace; no run is lost")
-    if files := [path for path in sorted(folder.iterdir()) if path.is_file() and BESIDE.fullmatch(path.name)]:
+    if files := [path for path in sorted(folder.iterdir()) if BESIDE.fullmatch(path.name) and os.path.isfile(path)]:
         yield _leftover(folder.name, files, lambda: _remove(files))
     for planned in manifest.runs if manifest else ():
-        if (path := folder / planned.id).exists() and not path.is_dir():
+        if os.path.exists(path := folder / planned.id) and not path.is_dir():
             yield Problem(planned.id, "is a file in the place of a run folder", f"remove {path}")
-    for name in track(run_folders(folder), "checking", transient=True, disable=not sys.stdout.isatty()):
+    for name in track(folders_in(folder), "checking", transient=True, disable=not sys.stdout.isatty()):
         plan = manifest.by_id.get(name) if manifest else None
         if manifest and not plan:
             remedy = f"remove {folder / name}, or plan the sweep with it and --replace"
             yield Problem(name, "is not planned", remedy)
-        yield from _run_problems(Run(folder / name), plan, deep)
+        yield from _run_problems(RunFolder(folder / name, vars(plan) if plan else None), plan, deep)
 
 
-def _run_problems(run: Run, planned: Planned | None, deep: bool) -> Iterator[Problem]:
-    name = run.path.name
-    held = Held.read(run.path / LOCK)
-    at_work = held is not None and not lost(run)
-    if not at_work and (files := leftovers(run)):
-        yield _leftover(name, files, lambda: _clean(run, files))
-    state: str | None = None
-    status: dict[str, Any] = {}
-    try:
-        status = run.status
-        state = status.get("state")
-        if status and state not in STATES:
-            yield Problem(name, f"status.json: state {state}; allowed are {', '.join(STATES)}", *_as_preempted(run))
-    except RunError as error:
-        yield Problem(name, str(error), *_as_preempted(run))
-    if not status and not (run.path / "config.yaml").exists():
-        yield Problem(name, "holds neither config.yaml nor status.json", f"remove {run.path}, if it is no run")
+def _run_problems(folder: RunFolder, planned: Planned | None, deep: bool) -> Iterator[Problem]:
+    name, run = folder.name, Run(folder.path)
+    state, status = folder.state, folder.status
+    if HERE in folder.unreadable:
+        remedy = "give it its permissions, or what its link leads to, back; or remove it"
+        yield Problem(name, f"cannot read {folder.path}: {folder.unreadable[HERE]}", remedy)
         return
-    if state == "running" and (gone := lost(run)) and run.state == "running":
-        yield Problem(name, f"is lost, running without a living owner: {gone}", *_as_preempted(run))
+    if not status and CONFIG not in folder.names and STATUS not in folder.names:
+        yield Problem(name, "holds neither config.yaml nor status.json", f"remove {folder.path}, if it is no run")
+        return
+    try:
+        left, at_work = leftovers(folder.path), _is_held(folder.path)
+    except OSError as error:
+        left, at_work = [], True
+        yield Problem(name, f"cannot read {error.filename}: {error.strerror}", f"remove {error.filename}")
+    if left and not at_work:
+        yield _leftover(name, left, lambda: _clean(run, left))
+    if state == "lost":
+        yield Problem(name, f"is lost, running without a living owner: {folder.why_lost}", *_as_preempted(folder))
+    if STATUS not in folder.names and folder.rows:
+        yield Problem(name, "has rows and no status.json", "the command that trains it goes on with it")
     step, steps = status.get("step"), status.get("steps")
     if state == "done" and None not in (step, steps) and step != steps:
         yield Problem(name, f"is done at step {step} of {steps}", "python -m sweeps retry SWEEP --all")
-    try:
-        config = config_of(run)
-    except RunError as error:
-        yield Problem(name, str(error), _rewritten(state, run))
-    else:
-        yield from _config_problems(run, planned, config, state)
+    if folder.config:
+        yield from _config_problems(folder, planned)
         if state == "done":
-            yield from _missing_rows(run, config)
-    try:
-        run.rows()
-    except RunError as error:
-        yield Problem(name, str(error), f"remove it; python -m flowzoo.evaluate run={run.path} scores the run again")
+            yield from _missing_rows(folder)
+    elif CONFIG not in folder.names:
+        yield Problem(name, "has no config.yaml", _rewritten(folder))
+    with suppress(OSError):
+        yield from _unreadable(folder)
     if not at_work:
-        yield from _checkpoint_problems(run, state, deep)
+        yield from _checkpoint_problems(folder, deep)
 
 
-def _config_problems(
-    run: Run, planned: Planned | None, config: Mapping[str, Any], state: str | None
-) -> Iterator[Problem]:
-    name = run.path.name
+def _unreadable(folder: RunFolder) -> Iterator[Problem]:
+    _ = folder.density, folder.extractor
+    complaints = folder.complaints()
+    for name, line in zip(folder.unreadable, complaints, strict=True):
+        remedy, repair = f"give it its permissions back, or remove {folder.path / name}", None
+        if name == STATUS:
+            remedy, repair = _as_preempted(folder)
+        elif name == CONFIG:
+            remedy = _rewritten(folder)
+        elif name == RESULTS:
+            remedy = f"remove it; python -m flowzoo.evaluate run={folder.path} scores the run again"
+        yield Problem(folder.name, line, remedy, repair)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a living process, or one of which nothing is known, holds the run. Raises OSError."""
+    held = Held.read(path / LOCK)
+    return held is not None and not held.lost(time.time())
+
+
+def _config_problems(folder: RunFolder, planned: Planned | None) -> Iterator[Problem]:
+    name, path = folder.name, folder.path
     try:
-        own = run_name(config)
-    except (LookupError, TypeError, ValueError) as error:
-        yield Problem(name, f"config.yaml is no config of a run: {error!r}", _rewritten(state, run))
+        own = run_name(folder.config)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        yield Problem(name, f"config.yaml is no config of a run: {error!r}", _rewritten(folder))
         return
-    if own != name and (run.path.parent / own).is_dir():
-        yield Problem(
-            name, f"is the same run as {own}, by its config", f"remove {run.path}, or restore its config.yaml"
-        )
+    if own != name and (path.parent / own).is_dir():
+        yield Problem(name, f"is the same run as {own}, by its config", f"remove {path}, or restore its config.yaml")
     elif own != name:
-        yield Problem(name, f"config.yaml is that of {own}", _rewritten(state, run))
-    elif planned and (words := departure(planned.config, config)):
-        yield Problem(name, f"config.yaml: {words}", _rewritten(state, run))
+        yield Problem(name, f"config.yaml is that of {own}", _rewritten(folder))
+    elif planned and (words := departure(planned.config, folder.config)):
+        yield Problem(name, f"config.yaml: {words}", _rewritten(folder))
 
 
-def _missing_rows(run: Run, config: Mapping[str, Any]) -> Iterator[Problem]:
+def _missing_rows(folder: RunFolder) -> Iterator[Problem]:
     try:
-        evaluation = config["evaluation"]
+        evaluation = folder.config["evaluation"]
         settings = [(int(setting["steps"]), float(setting["guidance"])) for setting in evaluation["settings"]]
         wanted = {
             (weights, *setting)
             for weights in evaluation["weights"]
             for setting in ([min(settings)] if weights == "init" else settings)  # as flowzoo.scoring.settings_of
         }
-        have = {(row["weights"], row["steps"], row["guidance"]) for row in run.rows()}
-    except (LookupError, TypeError, ValueError, RunError):
+        have = {(row["weights"], int(row["steps"]), float(row["guidance"])) for row in folder.rows}
+    except (LookupError, TypeError, ValueError):
         return  # said elsewhere
-    if missing := wanted - have:
+    if RESULTS not in folder.unreadable and (missing := wanted - have):
         weights, steps, guidance = min(missing)
         yield Problem(
-            run.path.name,
+            folder.name,
             f"is done, but results.csv lacks {len(missing)} of {len(wanted)} settings, the first of them "
             f"{weights} weights, {steps} steps, guidance {guidance:g}",
-            f"python -m flowzoo.evaluate run={run.path}",
+            f"python -m flowzoo.evaluate run={folder.path}",
         )
 
 
-def _checkpoint_problems(run: Run, state: str | None, deep: bool) -> Iterator[Problem]:
-    for path in (run.path / "checkpoints" / "last.ckpt", run.path / "checkpoints" / "best.ckpt"):
-        if path.exists() and (words := damage(path, deep)):
+def _checkpoint_problems(folder: RunFolder, deep: bool) -> Iterator[Problem]:
+    for path in (folder.path / "checkpoints" / "last.ckpt", folder.path / "checkpoints" / "best.ckpt"):
+        if os.path.lexists(path) and (words := damage(path, deep)):
             remedy = "python -m sweeps retry SWEEP --unfinished --from scratch trains it anew"
-            if state in FINISHED:
+            if folder.state in FINISHED:
                 remedy = f"its rows stay valid; remove {path}"
-            yield Problem(run.path.name, f"checkpoints/{path.name} is damaged: {words}", remedy)
+            yield Problem(folder.name, f"checkpoints/{path.name} is damaged: {words}", remedy)
 
 
 def damage(path: Path, deep: bool = False) -> str:
@@ -199,10 +215,10 @@ def damage(path: Path, deep: bool = False) -> str:
     return "" if any(name.endswith("/data.pkl") for name in names) else "it holds no state"
 
 
-def leftovers(run: Run) -> list[Path]:
-    """Files that dead processes left: half-written ones and locks."""
-    folders = [run.path, run.path / "checkpoints", run.path / "samples"]
-    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+def leftovers(run: Path) -> list[Path]:
+    """Files that dead processes left in a run folder: half-written ones and locks. Raises OSError."""
+    folders = [run, run / "checkpoints", run / "samples"]
+    files = [path for folder in folders if os.path.isdir(folder) for path in sorted(folder.iterdir())]
     locks = [path for path in files if LOCKS.fullmatch(path.name)]
     dead = [path for path in locks if (held := Held.read(path)) and held.lost(time.time())]
     return dead + [path for path in files if BESIDE.fullmatch(path.name)]
@@ -226,21 +242,22 @@ def _remove(files: list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _as_preempted(run: Run) -> tuple[str, Callable[[], None]]:
+def _as_preempted(folder: RunFolder) -> tuple[str, Callable[[], None]]:
     def repair() -> None:
+        run = Run(folder.path)
         with run.lock():
             with suppress(RunError):
                 if run.state in STATES and run.state != "running":  # it has ended since
                     return
             known = {}
-            with suppress(RunError, LookupError, TypeError, ValueError):
-                known = {"variant": run_variant(config_of(run))}
+            with suppress(LookupError, TypeError, ValueError, AttributeError):
+                known = {"variant": run_variant(folder.config)}
             run.set_status("preempted", **known)
 
     return f"{REPAIR} marks it preempted; the command that trains it goes on with it", repair
 
 
-def _rewritten(state: str | None, run: Run) -> str:
-    if state in FINISHED:
-        return f"remove {run.path} and run it again, or restore its config.yaml"
+def _rewritten(folder: RunFolder) -> str:
+    if folder.state in FINISHED:
+        return f"remove {folder.path} and run it again, or restore its config.yaml"
     return "the command that trains it writes it anew"

@@ -9,10 +9,12 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from flowzoo.runs.files import replace, saying
+from flowzoo.runs.files import RunError, replace, saying
+from flowzoo.runs.finding import parse_plan
 from flowzoo.runs.identity import backbone_label, comparable, run_name, run_variant
 from flowzoo.runs.layout import PLAN, place_of
-from flowzoo.runs.store import Run, RunError
+from flowzoo.runs.reading import RunFolder
+from flowzoo.runs.store import Run
 from sweeps.words import is_execution
 
 
@@ -67,14 +69,13 @@ class Manifest:
         """The plan in a sweep's folder, for runs that go there. Raises RunError where there is none to be read."""
         path = Path(folder) / PLAN
         try:
-            header, *lines = path.read_text().splitlines()
-            runs = tuple(Planned(**json.loads(line)) for line in lines)
+            known, lines, wrong = parse_plan(path.read_text(encoding="utf-8"))
+            if wrong:
+                raise ValueError(wrong)
+            runs = tuple(Planned(**line) for line in lines)
             for planned in runs:
                 planned.config.update(place_of(path.parent))
-            known = json.loads(header)
-            count = known.pop("runs")
-            if count != len(runs):
-                raise ValueError(f"{len(runs)} of {count} runs")
+            del known["runs"]
             return cls(folder=path.parent, runs=runs, **known)
         except FileNotFoundError:
             raise RunError(
@@ -98,7 +99,12 @@ class Manifest:
         return {planned.id: planned for planned in self.runs}
 
     def run(self, planned: Planned) -> Run:
+        """A planned run, to write in."""
         return Run(self.folder / planned.id)
+
+    def read_run(self, planned: Planned, ended: str = "") -> RunFolder:
+        """What the folder of a planned run says; `ended` as `RunFolder`."""
+        return RunFolder(self.folder / planned.id, vars(planned), ended)
 
     def chosen(self, ids: Iterable[str]) -> list[Planned]:
         """The runs of these ids, in the order of the plan. Raises RunError for an id that is not planned."""

@@ -1,30 +1,19 @@
 """Where each run of a sweep stands: from its folder, its lock and SLURM, writing nothing."""
 
-import json
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from flowzoo.runs.check import FOLDER_NAME
-from flowzoo.runs.lock import LOCK, Held
-from flowzoo.runs.store import FINISHED, STATES, Run, RunError
+from flowzoo.runs.files import RunError
+from flowzoo.runs.finding import folders_in
+from flowzoo.runs.layout import FINISHED, METRICS, PLAN
+from flowzoo.runs.reading import RunFolder, is_speed
 from flowzoo.runs.text import key_of
 from sweeps.definition import load, sweep_names
-from sweeps.manifest import PLAN, Manifest, Planned, departure
+from sweeps.manifest import Manifest, Planned, departure
 from sweeps.slurm import Job, jobs_as_far_as_known
 from sweeps.words import place
-
-# A run's own states, then: running without a living owner, and with a status that cannot be read.
-ALL_STATES = (*STATES, "lost", "damaged")
-REPORT = "report.html"  # in a folder that analysis.report made
-TAIL = 8192  # bytes; a record of metrics.jsonl has some hundreds
 
 
 @dataclass(frozen=True)
@@ -32,7 +21,7 @@ class Standing:
     """`steps` is None where it is not known, `eta`, seconds of training that are left, where the run is not training.
 
     `job` is the run's latest SLURM job with its state. `note` says why it failed, who trains it, or what differs from
-    the plan.
+    the plan, `unreadable` what of its folder cannot be read.
     """
 
     id: str
@@ -45,6 +34,7 @@ class Standing:
     attempt: int
     job: str
     note: str
+    unreadable: list[str] = field(default_factory=list)
 
 
 def folder_of(sweep: str, words: list[str]) -> Path:
@@ -68,55 +58,46 @@ def folder_of(sweep: str, words: list[str]) -> Path:
     return folder
 
 
-def run_folders(folder: Path) -> list[str]:
-    """The names of all run folders of a sweep, whole or not. A report may lie beside them."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(name for name in names if not (folder / name / REPORT).exists())
-
-
 def standings(folder: Path) -> list[Standing]:
     """Each planned run of a sweep's folder, or each run folder where there is no plan. Raises RunError."""
     if (folder / PLAN).exists():
         return standing(Manifest.read(folder))
     jobs = jobs_as_far_as_known(folder)
-    return [_standing(Run(folder / name), None, "", jobs.get(name)) for name in run_folders(folder)]
+    runs = [RunFolder(folder / name, ended=_ended(jobs.get(name))) for name in folders_in(folder)]
+    return [_standing(run, None, "", jobs.get(run.name)) for run in runs if run.is_run]
 
 
 def standing(manifest: Manifest) -> list[Standing]:
     """One row a planned run, in the order of the plan. Raises RunError."""
     jobs, version = jobs_as_far_as_known(manifest.folder), manifest.code_version
-    return [_standing(manifest.run(planned), planned, version, jobs.get(planned.id)) for planned in manifest.runs]
+    rows = []
+    for planned in manifest.runs:
+        job = jobs.get(planned.id)
+        rows.append(_standing(manifest.read_run(planned, _ended(job)), planned, version, job))
+    return rows
 
 
-def _standing(run: Run, planned: Planned | None, version: str, job: Job | None) -> Standing:
+def _ended(job: Job | None) -> str:
+    return job.state if job and not job.active and job.state != "UNKNOWN" else ""
+
+
+def _standing(run: RunFolder, planned: Planned | None, version: str, job: Job | None) -> Standing:
     notes: list[str] = []
-    try:
-        status = run.status
-        state = status.get("state", "queued")
-    except RunError as error:
-        status, state = {}, "damaged"
-        notes.append(str(error))
-    if state == "running" and (gone := lost(run, job)):
-        with suppress(RunError):
-            status = run.status  # it may have ended since
-        state = status.get("state", "queued")
-        if state == "running":
-            # requeued by SLURM, it goes on by itself
-            state = "preempted" if job and job.active and job.state != "RUNNING" else "lost"
-            notes.append(gone)
+    state, status = run.state, run.status
+    if state == "lost":
+        notes.append(run.why_lost)
+        if job and job.active and job.state != "RUNNING":
+            state = "preempted"  # requeued by SLURM, it goes on by itself
     step, steps = status.get("step") or 0, planned.steps if planned else status.get("steps")
     eta = None
     if state in ("running", "lost", "failed", "preempted"):
-        records = _tail(run.path / "metrics.jsonl")
-        newest = next(records, None)
-        step = max(step, newest["step"] if newest else 0)
-        if newest and state == "running":
-            eta = _eta(run, planned, chain([newest], records), steps)
+        step = max([step, *(record["step"] for record in run.last_metrics[:1])])
+        if run.last_metrics and state == "running":
+            eta = _eta(run, planned, steps)
             if step == steps:
                 notes.append("scoring")
-    if status.get("exception") and state == "failed":
-        notes.append(str(status["exception"]).strip().splitlines()[-1])
+    if run.exception and state == "failed":
+        notes.append(run.exception)
     if job and job.reason and job.state == "PENDING":
         notes.append(f"waits for {job.reason}")
     elif job and job.reason and state not in FINISHED:
@@ -124,78 +105,35 @@ def _standing(run: Run, planned: Planned | None, version: str, job: Job | None) 
     if planned and status:
         if status.get("code_version", version) != version:
             notes.append(f"code {status['code_version']}, planned {version}")
-        try:
-            config = config_of(run)
-            same = all(config.get(k) == v for k, v in planned.config.items() if k not in ("logger", "runs", "sweep"))
-            if not same and (words := departure(planned.config, config)):  # which takes longer
-                first, *more = words.split(", ")
-                notes.append(f"config: {first}" + (f" and {len(more)} more" if more else ""))
-        except RunError as error:
-            notes.append(str(error))
+        config = run.config
+        same = all(config.get(k) == v for k, v in planned.config.items() if k not in ("logger", "runs", "sweep"))
+        if config and not same and (words := departure(planned.config, config)):  # which takes longer
+            first, *more = words.split(", ")
+            notes.append(f"config: {first}" + (f" and {len(more)} more" if more else ""))
+    unreadable = run.complaints()
     return Standing(
-        id=run.path.name,
-        variant=planned.variant if planned else str(status.get("variant", run.path.name)),
+        id=run.name,
+        variant=planned.variant if planned else run.variant,
         seed=planned.seed if planned else None,
         state=state,
         step=step,
         steps=steps,
         eta=eta,
-        attempt=status.get("attempt", 0),
+        attempt=status.get("attempt") or 0,
         job=f"{job.id} {job.state}" if job else "",
-        note="; ".join(notes),
+        note="; ".join([*unreadable, *notes]),
+        unreadable=unreadable,
     )
 
 
-def lost(run: Run, job: Job | None = None) -> str:
-    """Why nobody can be training this run, by its lock and its job; empty where somebody may be.
-
-    By this host's clock, which is right to a minute or the message is wrong; whoever takes a lock asks the file server.
-    """
-    held = Held.read(run.path / LOCK)
-    if held is None:
-        return "its process ended without a word"
-    in_job = held.owner is not None and held.owner.job is not None
-    ended = in_job and job is not None and not job.active and job.state != "UNKNOWN"
-    if held.lost(time.time()) or ended:
-        return f"{held} is gone" + (f", its job is {job.state}" if job and ended else "")
-    return ""
-
-
-def config_of(run: Run) -> Mapping[str, Any]:
-    """config.yaml as plain values, many times faster than `Run.config`. Raises RunError."""
-    path = run.path / "config.yaml"
-    try:
-        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, Mapping):
-        raise RunError(f"cannot read {path}: it holds no config")
-    return content
-
-
-def _tail(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The last records of metrics.jsonl, the newest first; from its end alone, however long it is."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in reversed(lines):
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
-                yield record
-
-
-def _eta(run: Run, planned: Planned | None, records: Iterable[Mapping[str, Any]], steps: int | None) -> float | None:
+def _eta(run: RunFolder, planned: Planned | None, steps: int | None) -> float | None:
     """Seconds from now to the last step, at the speed of the last record."""
-    timed = next((record for record in records if record.get("images_per_s")), None)
+    timed = next((record for record in run.last_metrics if is_speed(record.get("images_per_s"))), None)
     if timed is None or steps is None:
         return None
     try:
-        size = planned.batch_size if planned else config_of(run)["trainer"]["batch_size"]
-        since = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
-    except (RunError, OSError, KeyError, TypeError):
+        size = planned.batch_size if planned else run.config["trainer"]["batch_size"]
+        since = time.time() - (run.path / METRICS).stat().st_mtime
+        return max(0.0, (steps - timed["step"]) * size / timed["images_per_s"] - since)
+    except (OSError, KeyError, TypeError):
         return None
-    return max(0.0, (steps - timed["step"]) * size / timed["images_per_s"] - since)

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.standing import ALL_STATES, Standing, folder_of, standings
+from flowzoo.runs.layout import ALL_STATES
+from sweeps.standing import Standing, folder_of, standings
 
 REFRESH = 2.0  # seconds
 COLORS = {"running": "cyan", "done": "green", "failed": "red", "lost": "red", "damaged": "red", "diverged": "yellow"}
@@ -40,13 +41,13 @@ def main(args: Namespace) -> int:
         runs = [asdict(row) for row in rows]
         print(json.dumps({"folder": str(folder), "counts": counts(rows), "runs": runs}, indent=1))
     elif args.watch:
-        _watch(folder)
+        rows = _watch(folder)
     else:
         console = Console(soft_wrap=True, highlight=False)
         for part in fitting(rows, console):
             console.print(part)
         console.print(summary(folder, rows), markup=False)
-    return 0
+    return 1 if any(row.unreadable for row in rows) else 0
 
 
 def counts(rows: Sequence[Standing]) -> dict[str, int]:
@@ -93,9 +94,9 @@ def table(rows: Sequence[Standing]) -> Table:
     return made
 
 
-def _watch(folder: Path) -> None:
-    """What is at work and what went wrong comes first, as a screen holds few lines."""
-    order = ("running", "lost", "damaged", "failed", "preempted", "queued", "stopped", "diverged", "done")
+def _watch(folder: Path) -> list[Standing]:
+    """The last rows. What is at work and what went wrong comes first, as a screen holds few lines."""
+    order = ("running", "lost", "damaged", "failed", "preempted", "queued", "missing", "stopped", "diverged", "done")
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
@@ -103,5 +104,5 @@ def _watch(folder: Path) -> None:
             first = sorted(rows, key=lambda row: order.index(row.state))
             live.update(Group(summary(folder, rows), *fitting(first, console)), refresh=True)
             if not any(row.state in ("running", "queued") or row.job.endswith("PENDING") for row in rows):
-                return
+                return rows
             time.sleep(REFRESH)

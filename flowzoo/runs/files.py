@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -50,6 +51,14 @@ def check_output(key: str, given: str, path: Path) -> None:
         raise ValueError(f"{key}={given}: {nearest} is no folder; allowed is a file in a folder")
     if not os.access(path if path.exists() else nearest, os.W_OK):
         raise ValueError(f"{key}={given}: no permission to write there")
+
+
+def tell(program: str, complaints: Iterable[str]) -> int:
+    """Prints what cannot be read on stderr. Returns the exit code of a command that went on without it: 1, else 0."""
+    lines = list(complaints)
+    for line in lines:
+        print(f"{program}: {line}", file=sys.stderr)
+    return 1 if lines else 0
 
 
 @contextmanager

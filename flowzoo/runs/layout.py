@@ -25,6 +25,10 @@ SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "
 
 def place_of(folder: Path) -> dict[str, str]:
     """The config keys `runs` and `sweep` of the runs in a sweep's folder: where it lies, whatever was stored before."""
-    if folder.name in ("", ".."):  # `.` and the like
-        folder = Path(os.path.abspath(folder))
+    folder = absolute(folder)
     return {"runs": str(folder.parent), "sweep": folder.name}
+
+
+def absolute(folder: Path) -> Path:
+    """A folder by a path that ends in its own name, as `.` and `..` do not."""
+    return Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder

@@ -18,8 +18,21 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo import __version__
 from flowzoo.runs.files import Refused, RunError, explained, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
-from flowzoo.runs.layout import COLUMNS, ENDED, FINISHED, SETTING, STATES, place_of
+from flowzoo.runs.layout import (
+    COLUMNS,
+    CONFIG,
+    ENDED,
+    FINISHED,
+    METRICS,
+    RESULTS,
+    SETTING,
+    STATES,
+    STATUS,
+    absolute,
+    place_of,
+)
 from flowzoo.runs.lock import RunLock
+from flowzoo.runs.reading import parse_metrics, parse_rows, parse_status
 from flowzoo.runs.signals import shielded
 
 T = TypeVar("T")
@@ -56,7 +69,7 @@ class Run:
         run = cls(run_folder(cfg))
         with saying(f"cannot create the run folder {run.path}"):
             run.path.mkdir(parents=True, exist_ok=True)
-        if not (run.path / "config.yaml").exists():
+        if not (run.path / CONFIG).exists():
             run.set_config(cfg)
         if run.state is None:
             run.set_status("queued", variant=run_variant(cfg))
@@ -68,7 +81,7 @@ class Run:
         run = cls(path)
         if not run.path.is_dir():
             raise RunError(f"there is no folder {run.path}")
-        if not (run.path / "config.yaml").is_file():
+        if not (run.path / CONFIG).is_file():
             raise RunError(f"{run.path} is no run folder: it has no config.yaml (allowed: runs/<sweep>/<run>)")
         return run
 
@@ -76,36 +89,32 @@ class Run:
     def config(self) -> DictConfig:
         """config.yaml, with `runs` and `sweep` as the folder lies now. Raises RunError."""
         try:
-            cfg = OmegaConf.load(self.path / "config.yaml")
+            cfg = OmegaConf.load(self.path / CONFIG)
         except Exception as error:  # OSError, or any of the YAML reader's own errors
-            raise RunError(f"cannot read {self.path / 'config.yaml'}: {error}") from error
+            raise RunError(f"cannot read {self.path / CONFIG}: {error}") from error
         if not isinstance(cfg, DictConfig):
-            raise RunError(f"{self.path / 'config.yaml'} holds no config")
-        folder = self.path if self.path.name not in ("", "..") else Path(os.path.abspath(self.path))
-        cfg.update(place_of(folder.parent))
+            raise RunError(f"{self.path / CONFIG} holds no config")
+        cfg.update(place_of(absolute(self.path).parent))
         OmegaConf.set_struct(cfg, True)
         return cfg
 
     def set_config(self, cfg: DictConfig) -> None:
         """Replaces config.yaml, resolved: for who holds the lock. A finished run's says how its rows came about."""
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        self._replace("config.yaml", OmegaConf.to_yaml(resolved))
+        self._replace(CONFIG, OmegaConf.to_yaml(resolved))
 
     # status.json
 
     @property
     def status(self) -> dict[str, Any]:
         """The content of status.json; empty where there is none yet."""
-        path = self.path / "status.json"
+        path = self.path / STATUS
         try:
-            content = json.loads(path.read_text())
+            return parse_status(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"cannot read {path}: it holds no status")
-        return content
 
     @property
     def state(self) -> str | None:
@@ -138,7 +147,7 @@ class Run:
             new |= {"code_version": code_version(), **here}
         if state in ENDED:
             new["finished"] = now
-        self.write_json("status.json", new | fields)
+        self.write_json(STATUS, new | fields)
 
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a small file of the run folder."""
@@ -154,7 +163,7 @@ class Run:
     # metrics.jsonl
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         self.check_lock()
         with saying(f"cannot write {path}"), open(path, "ab+") as file:
             if file.tell() and not _ends_line(file):
@@ -164,25 +173,18 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All records; a line cut short by a crash is passed over."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         if not path.exists():
             return []
         with saying(f"cannot read {path}"):
-            lines = path.read_text(errors="replace").splitlines()
-        records = []
-        for line in lines:
-            with suppress(ValueError):
-                record = json.loads(line)
-                if isinstance(record, dict):
-                    records.append(record)
-        return records
+            return list(parse_metrics(path.read_bytes()))
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the records past `step`: training goes on from a checkpoint of that step and writes them again."""
         records = self.metrics()
-        kept = [record for record in records if record.get("step", 0) <= step]
+        kept = [record for record in records if record["step"] <= step]
         if len(kept) < len(records):
-            self._replace("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+            self._replace(METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
     # results.csv
 
@@ -201,22 +203,24 @@ class Run:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(by_setting.values())
-        self._replace("results.csv", text.getvalue())
+        self._replace(RESULTS, text.getvalue())
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of results.csv, typed as `COLUMNS` says; None for an empty cell."""
-        path = self.path / "results.csv"
+        path = self.path / RESULTS
         if not path.exists():
             return []
         with saying(f"cannot read {path}"):
-            text = path.read_text(errors="replace")
-        cells = list(csv.DictReader(io.StringIO(text, newline="")))
-        if not text.endswith("\n") or any(None in row or None in row.values() for row in cells):
-            raise RunError(f"{path} is no table of results: it is cut short")
+            content = path.read_bytes()
         try:
-            return [{name: kind(row[name]) if row[name] else None for name, kind in COLUMNS.items()} for row in cells]
-        except (KeyError, ValueError, TypeError) as error:
-            raise RunError(f"{path} is no table of results: {error!r}") from error
+            cells, wrong = parse_rows(content.decode())
+            if not wrong:
+                return [
+                    {name: kind(row[name]) if row[name] else None for name, kind in COLUMNS.items()} for row in cells
+                ]
+        except (KeyError, ValueError) as error:
+            wrong = repr(error)
+        raise RunError(f"{path} is no table of results: {wrong}")
 
     # one writer
 
@@ -281,7 +285,7 @@ def record_failure(cfg: DictConfig, told: Exception) -> bool:
         with suppress(RunError):  # a broken status may be what failed
             if run.state in FINISHED:
                 return False
-        if not (run.path / "config.yaml").exists():
+        if not (run.path / CONFIG).exists():
             run.set_config(cfg)
         words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
         run.set_status("failed", variant=run_variant(cfg), exception=words)

@@ -131,7 +131,7 @@ def test_sixty_one_variants_with_large_noisy_grids_fit_in_5_mb(tmp_path: Path) -
     for name in names.TABLE:
         folder = write_run(tmp_path / "runs", name)
         shutil.copy(tmp_path / "noise.png", folder / "samples" / "grid.png")
-    path = report([tmp_path / "runs"], tmp_path / "out")
+    path = report([tmp_path / "runs"], tmp_path / "out").page
     assert path.stat().st_size < 5_000_000
     assert path.read_text().count("data:image/webp") == 61
 
@@ -143,7 +143,7 @@ def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
 
 def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "rf", state="running")
-    page = Elements(report([tmp_path / "runs"], tmp_path / "out").read_text())
+    page = Elements(report([tmp_path / "runs"], tmp_path / "out").page.read_text())
     assert "s0-loss" in page.json
     assert "s0-scatter" not in page.json
 
@@ -165,7 +165,7 @@ def test_several_seeds_have_intervals_and_surfaces(tmp_path: Path) -> None:
     for seed in (0, 1):
         for name in NAMES[:4]:
             write_run(tmp_path / "runs", name, seed=seed)
-    page = Elements(report([tmp_path / "runs"], tmp_path / "out").read_text())
+    page = Elements(report([tmp_path / "runs"], tmp_path / "out").page.read_text())
     assert {"s0-intervals", "s0-attainment"} <= page.json.keys()
 
 

@@ -73,7 +73,7 @@ def test_none_scored_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "s").mkdir()
     path = tmp_path / "s" / "trials.csv"
     path.write_text(",".join([*FIXED, "sampler.m"]) + "\n0,running,,,,,,0.5\n")
-    (search,) = searches([tmp_path])
+    ((search,), _) = searches([tmp_path / "s"])
     assert (search.front, search.history(), search.counts()) == ([], [], "1 running")
     assert main([str(tmp_path / "s"), "-o", str(tmp_path / "report")]) == 0
     path.write_text("number,fid\n0,x\n")

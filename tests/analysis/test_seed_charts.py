@@ -17,7 +17,7 @@ def canvas(folder: Path, seeds: int) -> Canvas:
     for name in NAMES[:3]:
         for seed in range(seeds):
             write_run(folder, name, seed=seed, weights=("ema", "raw"), settings=SETTINGS)
-    runs = collect([folder])
+    runs = collect([folder]).runs
     (study,) = studies(runs, results(runs))
     return Canvas(study, colours(NAMES))
 

@@ -18,7 +18,7 @@ from flowzoo.formulation import names
 
 
 def of(folder: Path) -> list[Study]:
-    runs = collect([folder])
+    runs = collect([folder]).runs
     return studies(runs, results(runs))
 
 

@@ -158,6 +158,7 @@ def test_a_run_is_where_its_folder_lies_whatever_was_stored(run, tmp_path, monke
     moved.parent.mkdir(parents=True)
     run.path.rename(moved)
     run.path.parent.rmdir()
+    run.path.parent.parent.rmdir()
     run.path.parent.parent.write_text("a file where the runs were")
     monkeypatch.chdir(moved)
     for spelled in (str(moved), ".", "../renamed"):

@@ -59,7 +59,7 @@ def rewritten(run, *changes):
 FAULTS = {
     "cut plan": (lambda run: cut(run.path.parent / PLAN), "cannot read .*plan.jsonl"),
     "cut status": (lambda run: cut(run.path / "status.json"), "cannot read .*status.json"),
-    "unknown state": (lambda run: run.write_json("status.json", {"state": "well"}), "state well; allowed are queued"),
+    "unknown state": (lambda run: run.write_json("status.json", {"state": "well"}), "state=well: allowed are queued"),
     "lost": (lambda run: run.set_status("running"), "is lost, running without a living owner"),
     "half trained": (lambda run: run.set_status("done", step=3), "is done at step 3 of"),
     "cut config": (lambda run: (run.path / "config.yaml").write_text("seed: ["), "cannot read .*config.yaml"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from flowzoo.runs.lock import LOCK, Owner
+from flowzoo.runs.lock import LOCK, Held, Owner
 from flowzoo.runs.store import Run, RunError
 from sweeps import standing as module
 from sweeps.definition import Sweep
@@ -65,11 +65,10 @@ def test_running_needs_a_living_owner(manifest, run):
 def test_a_run_that_ends_while_it_is_looked_at_is_not_lost(manifest, run, monkeypatch):
     run.set_status("running")
 
-    def ends(*_):
-        run.set_status("done")
-        return "gone"
+    def ends(path):
+        run.set_status("done")  # and lets go of its lock
 
-    monkeypatch.setattr(module, "lost", ends)
+    monkeypatch.setattr(Held, "read", ends)
     assert first(manifest).state == "done"
 
 
