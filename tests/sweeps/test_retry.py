@@ -24,7 +24,7 @@ def manifest(tmp_path, monkeypatch) -> Manifest:
             run.set_status(state, step=7, exception="Error: no" if state == "failed" else None)
             for name in ("checkpoints/last.ckpt", "samples/grid.png", "metrics.jsonl", "results.csv", "rungs.jsonl"):
                 (run.path / name).parent.mkdir(exist_ok=True)
-                (run.path / name).write_text("something")
+                (run.path / name).write_text("variant,fid,clip\n")
     return manifest
 
 
@@ -69,7 +69,7 @@ def test_from_scratch_leaves_the_config_and_the_others(manifest, trained) -> Non
     assert {path.name for path in failed.path.iterdir()} == {"config.yaml", "status.json"}
     assert (failed.path / "config.yaml").read_text() == config
     assert (failed.state, failed.status["step"]) == ("queued", 0)
-    assert (other.path / "results.csv").read_text() == "something"
+    assert (other.path / "results.csv").read_text() == "variant,fid,clip\n"
 
 
 def test_a_run_that_somebody_holds_is_left_alone(manifest, trained, capsys) -> None:
