@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.paths import user_path
-from flowzoo.runs.check import LIMITS, check_limits
+from flowzoo.runs.check import PLACE_LIMITS, check_limits
 from flowzoo.runs.config import config_loader
 from flowzoo.runs.parse import how_to_quote, parse, single
 from flowzoo.runs.text import key_of
@@ -38,7 +38,7 @@ def place(name: str, words: Sequence[str]) -> Path:
             word = str(override.input_line)
             raise ValueError(f"{word}: these are several folders; allowed is one folder; {how_to_quote(word)}")
         given[override.key_or_group] = override.value()
-    check_limits(given, {key: LIMITS[key] for key in given})
+    check_limits(given, {key: PLACE_LIMITS[key] for key in given})
     return user_path(given["runs"]) / given["sweep"]
 
 

@@ -157,6 +157,9 @@ LIMITS: dict[str, Limit] = {
     "data.workers": integer(0),
 }
 
+# Where a run goes, as typed. What its folder is called later, once moved, need not follow these.
+PLACE_LIMITS = {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME.holds)}
+
 # What a part gets beside its config, where it is built.
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "backbone": ("channels", "image_size", "text"),
@@ -299,7 +302,7 @@ def _check_files(values: Mapping[str, Any]) -> None:
 
 
 def _check_place(values: Mapping[str, Any]) -> None:
-    check_limits(values, {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME.holds)})
+    check_limits(values, PLACE_LIMITS)
     runs = user_path(values["runs"])
     nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
     if not nearest.is_dir():

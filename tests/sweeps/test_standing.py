@@ -119,7 +119,9 @@ def test_slurm_is_asked_once_and_says_what_waits_and_what_ended(manifest, run, m
     calls = []
 
     def jobs(answer):
-        monkeypatch.setattr(module, "jobs_as_far_as_known", lambda folder: calls.append(folder) or {run.path.name: answer})
+        monkeypatch.setattr(
+            module, "jobs_as_far_as_known", lambda folder: calls.append(folder) or {run.path.name: answer}
+        )
 
     jobs(Job("5_0", "PENDING", "Priority"))
     assert (first(manifest).job, first(manifest).note) == ("5_0 PENDING", "waits for Priority")
