@@ -32,6 +32,8 @@ def manifest(tmp_path, monkeypatch) -> Manifest:
 def done(cfg, at_work: int = 1) -> None:
     run = Run.create(cfg)
     with run.lock():
+        if run.is_finished:  # as every task looks once it has the lock: another worker was faster
+            return
         run.set_status("running")
         run.append_metrics({"step": 1, "process": os.getpid()})
         while len(list(run.path.parent.glob("*/metrics.jsonl"))) < at_work:
@@ -48,6 +50,8 @@ def dies(cfg) -> None:
     """The process of rf is killed once, that of v/cos whenever it is tried; eps/linear fails."""
     variant, run = run_variant(cfg), Run.create(cfg)
     with run.lock():
+        if run.state in ("done", "failed"):
+            return
         run.set_status("running")
         if variant == "v/cos" or (variant == "rf" and run.status["attempt"] == 1):
             os.kill(os.getpid(), signal.SIGKILL)
