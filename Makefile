@@ -20,7 +20,7 @@ test: $(READY)
 test-slurm: $(READY)
 	FLOWZOO_SLURM=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm --durations=5
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock

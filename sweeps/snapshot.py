@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import flowzoo
+from flowzoo.paths import conf
 from flowzoo.runs.store import code_version
 
 ROOT = Path(flowzoo.__file__).resolve().parents[1]
-PARTS = ("flowzoo", "sweeps", "analysis", "conf")
+PARTS = ("flowzoo", "sweeps", "analysis")
 
 
 def take(configs: Sequence[Mapping[str, Any]], target: Path) -> None:
@@ -22,6 +23,7 @@ def take(configs: Sequence[Mapping[str, Any]], target: Path) -> None:
     skip = shutil.ignore_patterns("__pycache__")
     for part in PARTS:
         shutil.copytree(ROOT / part, target / part, ignore=skip)
+    shutil.copytree(conf(), target / "flowzoo" / "conf", ignore=skip, dirs_exist_ok=True)
     with open(target / "flowzoo" / "__init__.py", "a") as file:
         file.write(f'\n__version__ = "{code_version()}"  # of the source that this is a copy of\n')
     for name in {module.split(".")[0] for config in configs for module in _targets(config)} - set(PARTS):

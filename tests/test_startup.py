@@ -16,6 +16,8 @@ COMMANDS = [
     ["sweeps", "plan", "--help"],
     ["sweeps", "retry", "demo", "--all"],
     ["analysis.rank", "--help"],
+    ["flowzoo", "--help"],
+    ["flowzoo", "train", "--help"],
 ]
 CODE = """
 import runpy, sys

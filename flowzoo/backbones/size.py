@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowzoo.encoders.text import Text, TextSpec
+from flowzoo.paths import conf
 
-PRESETS = Path(__file__).parents[2] / "conf" / "backbone"
 SMALL_TEXT = TextSpec(lengths=(32, 24), dims=(64, 64), pooled=(64, 64))  # flowzoo's two embedded encoders
 PAPER_TEXT = TextSpec(lengths=(154,), dims=(4096,), pooled=(2048,))  # appendix B.2
 PAPER_DEPTHS = (15, 24, 38)  # the scaling study's smallest and largest, and the 2B model between
@@ -29,9 +28,9 @@ class Size:
 
 def preset(name: str, **overrides: Any) -> DictConfig:
     """The network of conf/backbone/<name>.yaml with some values replaced. Raises ValueError for an unknown name."""
-    path = PRESETS / f"{name}.yaml"
+    path = conf() / "backbone" / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"backbone {name!r} is none of {sorted(p.stem for p in PRESETS.glob('*.yaml'))}")
+        raise ValueError(f"backbone {name!r} is none of {sorted(p.stem for p in path.parent.glob('*.yaml'))}")
     config = OmegaConf.merge(OmegaConf.load(path), overrides)
     assert isinstance(config, DictConfig)
     config.pop("name")  # for results; no argument of the network
@@ -61,7 +60,7 @@ def table() -> str:
 
     small = "".join(
         row(path.stem, "small", preset(path.stem), channels=3, image_size=32, text=SMALL_TEXT)
-        for path in sorted(PRESETS.glob("*.yaml"))
+        for path in sorted((conf() / "backbone").glob("*.yaml"))
     )
     paper = "".join(
         row(

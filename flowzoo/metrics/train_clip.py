@@ -26,10 +26,10 @@ from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.metrics.clip_data import Augment, CaptionedSet, load_set
 from flowzoo.metrics.extractor import Extractor, build_clip, save_clip, tokenizer
-from flowzoo.paths import user_path
+from flowzoo.paths import conf, user_path
 from flowzoo.randomness import generator
 from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values
-from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, refuse
+from flowzoo.runs.config import VERSION_BASE, UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
@@ -245,7 +245,7 @@ def main() -> NoReturn:
     program = "flowzoo.metrics.train_clip"
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.shell_completion or args.info:
-        hydra.main(config_path=str(CONF), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
+        hydra.main(config_path=str(conf()), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
         sys.exit(0)
     try:
         if args.multirun or args.config_path or args.config_name or args.experimental_rerun:

@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from flowzoo.formulation import names
+from flowzoo.paths import conf
 from flowzoo.runs.canonical import canonical
 from flowzoo.runs.check import check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
@@ -43,7 +44,6 @@ from flowzoo.runs.signals import handing_on
 from flowzoo.runs.slurm import check_notice
 from flowzoo.runs.store import Interrupted, RunError, attempt
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 VERSION_BASE = "1.3"
 # What a command is refused with.
 UserErrors = (ValueError, HydraException, OmegaConfBaseException, YAMLError, RunError)
@@ -100,7 +100,7 @@ def launch(
     try:
         if together and not args.cfg and any(map(is_stacked, jobs)):
             sys.exit(together(jobs))
-        hydra.main(config_path=str(CONF), config_name=config_name, version_base=VERSION_BASE)(one_job)()
+        hydra.main(config_path=str(conf()), config_name=config_name, version_base=VERSION_BASE)(one_job)()
     except RunError as error:  # of runs that go together, before any of them has begun
         refuse(program, error)
     except Interrupted as error:
@@ -200,7 +200,7 @@ def check_distinct(folders: Iterable[Path]) -> None:
 def config_loader(config_dir: str | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader over conf/, for the block. A search path that does not exist is an error, not a warning."""
     names.register_variants()
-    search_path = create_config_search_path(str(CONF))
+    search_path = create_config_search_path(str(conf()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ValueError(f"--config-dir {config_dir}: there is no such folder")

@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowzoo.paths import user_path
+from flowzoo.paths import conf, user_path
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_stored
-from flowzoo.runs.config import CONF, VERSION_BASE, UserErrors, config_loader, one_line, refuse
+from flowzoo.runs.config import VERSION_BASE, UserErrors, config_loader, one_line, refuse
 from flowzoo.runs.parse import single
 from flowzoo.runs.store import Run, RunError, explained
 
@@ -51,7 +51,7 @@ def launch_trained(command: str, check: Callable[[Trained], None], task: Callabl
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.shell_completion or args.info:
         sys.argv = [word for word in sys.argv if word.split("=", 1)[0] not in AS_TYPED]
-        hydra.main(config_path=str(CONF), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
+        hydra.main(config_path=str(conf()), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
         sys.exit(0)
     try:
         if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
