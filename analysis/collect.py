@@ -13,7 +13,9 @@ from flowzoo.runs.reading import RunFolder
 
 # What the other columns tell of a run, and what is no part of its training but how sigma_data and captions are named.
 _NOT_TRAINING = tuple(
-    f"{key}." for key in (*NOT_IN_HASH, "path", "sampler", "variant", "seed") if key not in ("sigma_data", "captions")
+    f"{key}."
+    for key in (*NOT_IN_HASH, "path", "sampler", "weighting", "variant", "seed")
+    if key not in ("sigma_data", "captions")
 )
 
 

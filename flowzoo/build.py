@@ -126,7 +126,8 @@ def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulatio
     assert isinstance(target, dict)
     if target.get("sigma_data") == "data":
         target["sigma_data"] = statistics["deviation"]
-    return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler))
+    loss, weighting = (instantiate(part) if part else None for part in (cfg.path.get("loss"), cfg.get("weighting")))
+    return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler), loss, weighting)
 
 
 def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, image_size: int) -> nn.Module:

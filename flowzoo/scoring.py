@@ -184,7 +184,7 @@ class Scoring:
         cfg, solver = self.cfg, self.evaluation.solver
         return {
             "run": self.run.path.name,
-            "variant": variant_name(cfg.path, cfg.sampler),
+            "variant": variant_name(cfg.path, cfg.sampler, cfg.get("weighting")),
             "dataset": cfg.data.name,
             "backbone": backbone_label(cfg),
             "seed": cfg.seed,

@@ -49,7 +49,7 @@ def test_a_step_of_each_on_every_backbone(backbone: str) -> None:
         net.load_state_dict(start)
         net.zero_grad()
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, weight_decay=0.0)
-        c = formulation(name).coefficients(u).image().to(torch.float32)
+        c = formulation(name).coefficients(u).expand_to(x0).to(torch.float32)
 
         def loss(c=c) -> torch.Tensor:
             out = net(c.c_in * c.z(x0, eps), c.label.flatten(), text)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from flowzoo.formulation import limits
+from flowzoo.formulation.loss import Loss, OnTarget
 from flowzoo.formulation.schedule import SIGMA_MAX, Schedule, State
 from flowzoo.formulation.target import Target
 from flowzoo.formulation.timestep import TimestepSampler, Uniform
+from flowzoo.formulation.weighting import Plain, Weighting
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,18 @@ class Coefficients:
     q: Tensor
     c_in: Tensor  # the network sees c_in z
     label: Tensor  # for the time embedding, 0..1000
-    weight: Tensor  # loss = weight * mean((net - y)^2)
+    weight: Tensor  # loss = weight * mean((net - y)^2): where the error is measured and how it is weighed
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Coefficients":
         return Coefficients(*(function(getattr(self, field.name)) for field in fields(self)))
 
-    def image(self) -> "Coefficients":
-        """With three trailing singleton axes, to broadcast against [..., B, C, H, W]."""
-        return self._map(lambda x: x[..., None, None, None])
+    def expand_to(self, x: Tensor) -> "Coefficients":
+        """With as many trailing singleton axes as x [..., B, *data] has axes of data, of any number.
+
+        Fields [B] then broadcast against [B, C, H, W], [B, L, D] or [B, 2], and [V, B] against [V, B, C, H, W].
+        """
+        axes = (...,) + (None,) * (x.ndim - self.t.ndim)
+        return self._map(lambda field: field[axes])
 
     def to(self, *args: Any, **kwargs: Any) -> "Coefficients":
         """As Tensor.to, on every field."""
@@ -69,13 +75,33 @@ class Coefficients:
 
 
 class Formulation:
-    """schedule x target x timestep sampler. ValueError where the schedule is the law and the sampler not Uniform."""
+    """schedule x target x timestep sampler, and how the error of the target is measured and weighed.
 
-    def __init__(self, schedule: Schedule, target: Target, sampler: TimestepSampler) -> None:
-        if schedule.fixed_law and not isinstance(sampler, Uniform):
-            name, other = type(schedule).__name__, type(sampler).__name__
-            raise ValueError(limits.no_other_law(name, other))
+    ValueError where the schedule is the law and the sampler not Uniform, where the mean weight of a loss is infinite at
+    uniform t and it has no clip, and for a weighting of a loss that is not the target's own.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        target: Target,
+        sampler: TimestepSampler,
+        loss: Loss | None = None,
+        weighting: Weighting | None = None,
+    ) -> None:
+        """loss None: the target's own; weighting None: none."""
+        loss, weighting = loss or OnTarget(), weighting or Plain()
+        name = type(schedule).__name__
+        if schedule.fixed_law and not (isinstance(sampler, Uniform) and sampler.shift == 1):
+            other = type(sampler).__name__
+            raise ValueError(limits.no_other_law(name, other if not isinstance(sampler, Uniform) else "a shift"))
+        predicted, measured = type(target).__name__, type(loss).__name__
+        if loss.clip is None and limits.diverges(name, predicted, measured):
+            raise ValueError(limits.no_clip(name, predicted, measured))
+        if not isinstance(weighting, Plain) and not isinstance(loss, OnTarget):
+            raise ValueError(limits.no_weighting_of_a_loss(type(weighting).__name__, measured))
         self.schedule, self.target, self.sampler = schedule, target, sampler
+        self.loss, self.weighting = loss, weighting
         self.sigma_start = schedule.sigma_start
         # eps where a = 0 says nothing about x0: such a path starts where EDM does
         if not (self.at_sigma(self.sigma_start).determinant.abs() > 0).all():
@@ -104,5 +130,6 @@ class Formulation:
 
     def _record(self, s: State) -> Coefficients:
         p, q = self.target.row(s)
-        c_in, label, weight = self.target.c_in(s), self.schedule.label(s), self.target.weight(s)
+        c_in, label, determinant = self.target.c_in(s), self.schedule.label(s), s.a * q - s.b * p
+        weight = self.target.weight(s) * self.loss.weight(s, determinant) * self.weighting.weight(s, determinant)
         return Coefficients(*torch.broadcast_tensors(*s, p, q, c_in, label, weight))

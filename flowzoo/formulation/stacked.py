@@ -11,12 +11,13 @@ from torch import Tensor
 from flowzoo.formulation.formulation import Coefficients, Formulation
 
 Part = TypeVar("Part")
+PARTS = ("schedule", "target", "sampler", "loss", "weighting")  # of a formulation
 
 
 class StackedFormulation:
     """V formulations with one record [V, ...] for all, equal to each one's own.
 
-    Variants whose schedule, target and sampler are of the same classes become one formulation, whose parameters carry
+    Variants whose parts are of the same classes become one formulation, whose parameters carry
     a leading axis: the 61 of the paper are a dozen of these.
     """
 
@@ -25,7 +26,7 @@ class StackedFormulation:
         self.sigma_start = torch.tensor([f.sigma_start for f in self.formulations], dtype=torch.float64)
         groups: dict[Any, list[int]] = {}
         for i, f in enumerate(self.formulations):
-            groups.setdefault(tuple(map(_kind, (f.schedule, f.target, f.sampler))), []).append(i)
+            groups.setdefault(tuple(_kind(getattr(f, part)) for part in PARTS), []).append(i)
         self._members = list(groups.values())
         order = [i for members in self._members for i in members]
         self._place = torch.tensor(order).argsort()  # where each variant stands when the groups are laid end to end
@@ -74,9 +75,8 @@ def _kind(part: Any) -> Any:
 
 def _merged(formulations: Sequence[Formulation], device: torch.device) -> Formulation:
     merged = copy.copy(formulations[0])
-    merged.schedule = _with_axis([f.schedule for f in formulations], device)
-    merged.target = _with_axis([f.target for f in formulations], device)
-    merged.sampler = _with_axis([f.sampler for f in formulations], device)
+    for part in PARTS:
+        setattr(merged, part, _with_axis([getattr(f, part) for f in formulations], device))
     return merged
 
 

@@ -24,21 +24,55 @@ class TimestepSampler(ABC):
         """pi(t) = du/dt for float64 t strictly inside (0, 1)."""
 
 
-class Uniform(TimestepSampler):
+def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
+    """t moved towards noise by a shift above 1; on rf the log-SNR falls by 2 ln shift. Exactly t for a shift of 1."""
+    # paper eq. 23
+    return shift * t / (1 + (shift - 1) * t)
+
+
+class Shiftable(TimestepSampler):
+    """A law whose draws may be moved by `shifted`; `shift` > 0, else ValueError. Provide `law` and `law_density`."""
+
+    def __init__(self, shift: float | Tensor = 1.0) -> None:
+        limits.check_sampler_shift(shift)
+        self.shift = shift
+
+    @abstractmethod
+    def law(self, u: Tensor) -> Tensor:
+        """As `quantile`, before the shift."""
+
+    @abstractmethod
+    def law_density(self, t: Tensor) -> Tensor:
+        """As `density`, before the shift."""
+
     def quantile(self, u: Tensor) -> Tensor:
-        return u
+        return shifted(self.law(u), self.shift)
 
     def density(self, t: Tensor) -> Tensor:
+        # the slope of the inverse, which is the shift by 1/shift
+        slope = self.shift / (self.shift - (self.shift - 1) * t) ** 2
+        return self.law_density(shifted(t, 1 / self.shift)) * slope
+
+
+class Uniform(Shiftable):
+    def law(self, u: Tensor) -> Tensor:
+        return u
+
+    def law_density(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
 
 class LogitNormal(TimestepSampler):
-    """logit t ~ N(m, s^2), s > 0. Negative m leans towards data, positive towards noise."""
+    """logit t ~ N(m, s^2), s > 0. Negative m leans towards data, positive towards noise.
 
-    def __init__(self, m: float | Tensor, s: float | Tensor) -> None:
+    A shift adds ln shift to logit t, so it is part of m.
+    """
+
+    def __init__(self, m: float | Tensor, s: float | Tensor, shift: float = 1.0) -> None:
         limits.check_lognorm_m(m)
         limits.check_lognorm_s(s)
-        self.m, self.s = m, s
+        limits.check_sampler_shift(shift)
+        self.m, self.s = m if shift == 1 else m + math.log(shift), s
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.sigmoid(self.m + self.s * torch.special.ndtri(u))
@@ -49,24 +83,25 @@ class LogitNormal(TimestepSampler):
         return torch.exp(-(n**2) / 2) / (self.s * math.sqrt(2 * math.pi) * t * (1 - t))
 
 
-class Mode(TimestepSampler):
+class Mode(Shiftable):
     """Heavy-tailed, -1 <= s <= 2/(pi-2): positive s favours the middle, negative s the ends, s = 0 is uniform."""
 
-    def __init__(self, s: float | Tensor) -> None:
+    def __init__(self, s: float | Tensor, shift: float | Tensor = 1.0) -> None:
         limits.check_mode_s(s)
         self.s = s
+        super().__init__(shift)
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def law(self, u: Tensor) -> Tensor:
         # paper eq. 20 at 1 - u: the same law, increasing in u
         return u + self.s * (u - torch.sin(math.pi / 2 * u) ** 2)
 
-    def density(self, t: Tensor) -> Tensor:
+    def law_density(self, t: Tensor) -> Tensor:
         """No closed form: the quantile function is inverted to 1e-12 by Newton's method inside a shrinking bracket."""
         low = torch.zeros_like(t + 0 * self.s)
         high = torch.ones_like(low)
         u = t + low
         for _ in range(60):
-            excess = self.quantile(u) - t
+            excess = self.law(u) - t
             low, high = torch.where(excess < 0, u, low), torch.where(excess > 0, u, high)
             newton = u - excess / self._slope(u)
             u = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
@@ -76,14 +111,14 @@ class Mode(TimestepSampler):
         return 1 + self.s * (1 - math.pi / 2 * torch.sin(math.pi * u))
 
 
-class CosMap(TimestepSampler):
+class CosMap(Shiftable):
     """Gives rf the log-SNR law of the cosine schedule."""
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def law(self, u: Tensor) -> Tensor:
         # paper eq. 21, 1 - 1/(tan(pi u/2) + 1), as sin/(sin + cos): exact in both tails
         sin, cos = torch.sin(math.pi / 2 * u), torch.sin(math.pi / 2 * (1 - u))
         return sin / (sin + cos)
 
-    def density(self, t: Tensor) -> Tensor:
+    def law_density(self, t: Tensor) -> Tensor:
         # paper eq. 22
         return 2 / (math.pi - 2 * math.pi * t + 2 * math.pi * t**2)

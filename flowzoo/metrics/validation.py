@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowzoo.encoders.text import Text
-from flowzoo.formulation.formulation import Coefficients, Formulation
+from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator
 from flowzoo.sampling.guidance import guided
@@ -20,9 +20,9 @@ TIMES = tuple((i + 0.5) / 8 for i in range(8))
 class ValidationBatch:
     """The held-out images, their text and the one noise that every time, step and variant uses."""
 
-    x0: Tensor  # [N, C, H, W], normalised
+    x0: Tensor  # [N, ...], normalised
     text: Text
-    eps: Tensor  # [N, C, H, W]
+    eps: Tensor  # as x0
 
     @classmethod
     def of(cls, x0: Tensor, text: Text) -> "ValidationBatch":
@@ -49,12 +49,14 @@ def validation_loss(
     """
     totals: list[Tensor] = []
     for part in batch.chunks(size):
-        net = guided(backbone, part.text, None, 1.0)
         sums = []
         for t in TIMES:
             times = torch.full((len(part.x0),), t, dtype=torch.float64, device=part.x0.device)
-            c: Coefficients = formulation.at_t(times).image().to(part.x0.dtype)
+            record = formulation.at_t(times).to(part.x0.dtype)
+            lead = record.t.ndim  # [B], of a stack [V, B]
+            c = record.expand_to(part.x0.expand(*record.t.shape, *part.x0.shape[1:]))
+            net = guided(backbone, part.text, None, 1.0, lead)
             error = net(c.z(part.x0, part.eps), c) - c.target(part.x0, part.eps)
-            sums.append(error.double().square().mean(dim=(-3, -2, -1)).sum(-1))
+            sums.append(error.double().square().flatten(lead).mean(-1).sum(-1))
         totals.append(torch.stack(sums, dim=-1))
     return torch.stack(totals).sum(0) / len(batch.x0)

@@ -1,6 +1,7 @@
 """The form in which a config stands in config.yaml and in plans: all that compute the same are written alike."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,11 +11,12 @@ from flowzoo.formulation import names
 from flowzoo.runs.check import LIMITS, POSITIVE, Limit
 from flowzoo.runs.identity import CONTENT, content_of
 
+FORMULATION = ("path", "sampler", "weighting")  # what a formulation is in a config
 FORMS: dict[str, Limit] = {**LIMITS, "solver.shift": POSITIVE}
 
 
 def canonical(cfg: DictConfig) -> DictConfig:
-    """A composed config with numbers of the type that their readers expect, the simplest law that the sampler equals,
+    """A composed config with numbers of the type that their readers expect, the simplest formulation that it equals,
     and the content of the weights that it names. What cannot be resolved or is not allowed stays for `check`.
     """
     rest = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("logger", "hydra")])
@@ -37,14 +39,25 @@ def _written(raw: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, A
     """`raw` may hold interpolations, which stay."""
     out: Any = raw
     for key, limit in FORMS.items():
-        out = _replaced(out, key.split("."), lambda x, limit=limit: limit.form(x) if limit.holds(x) else x)
-    for key in ("path", "sampler"):
-        out = {**out, key: _floats(out[key])} if key in out else out
-    law = resolved.get("sampler")
-    if isinstance(law, Mapping) and "_target_" in law and (simpler := names.resolved(law)) is not law:
-        out = {**out, "sampler": dict(simpler)}
+        out = _replaced(out, key.split("."), partial(_formed, limit))
+    parts = {key: _floats(resolved[key]) for key in FORMULATION if key in resolved}
+    simple = names.simplest(parts)
+    for key in parts:
+        if key not in simple:
+            out = {name: value for name, value in out.items() if name != key}
+        elif simple[key] is parts[key]:
+            out = {**out, key: _floats(out[key])}
+        elif key == "path":
+            kept = {name: value for name, value in out[key].items() if name != "loss"}
+            out = {**out, key: _floats(kept | {name: simple[key][name] for name in ("loss",) if name in simple[key]})}
+        else:
+            out = {**out, key: dict(simple[key])}
     content = resolved.get(CONTENT) or content_of(resolved)
     return {**out, CONTENT: content} if content else dict(out)
+
+
+def _formed(limit: Limit, value: Any) -> Any:
+    return limit.form(value) if limit.holds(value) else value
 
 
 def _replaced(node: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> Any:

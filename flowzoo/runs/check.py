@@ -222,7 +222,7 @@ def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
 
 def check_values(values: Mapping[str, Any]) -> None:
     """As `check_stored`, of a config that is resolved."""
-    names.check(values["path"], values["sampler"])
+    names.check(values["path"], values["sampler"], values.get("weighting"))
     names.check_solver(values["solver"], values["path"])
     check_text(values)
     check_limits(values, LIMITS)
@@ -329,7 +329,7 @@ def _check_classes(values: Mapping[str, Any]) -> None:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {target}: {error}") from error
         _check_parameters(place, part, takes)
-        outside |= not ours and place.split(".")[0] in ("path", "sampler", "solver")
+        outside |= not ours and place.split(".")[0] in ("path", "sampler", "weighting", "solver")
     if outside:
         _try_formulation(OmegaConf.create(dict(values)))
 

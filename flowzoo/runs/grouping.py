@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.runs.identity import comparable
 
 # What may differ between the variants of a stack; the name of the option says the same as path and sampler.
-FREE = ("path", "sampler", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
+FREE = ("path", "sampler", "weighting", "seed", "optimizer.lr", "optimizer.weight_decay", "sigma_data")
 
 
 def is_stacked(cfg: DictConfig | Mapping[str, Any]) -> bool:

@@ -45,9 +45,7 @@ def comparable(cfg: Config, without: Iterable[str] = ("logger", "hydra")) -> dic
     skipped = set(without)  # key by key: the logger's config asks for this hash
     values = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in skipped}
     content = values.pop(CONTENT, None) or content_of(values)
-    if isinstance(values.get("sampler"), Mapping):
-        with suppress(ValueError):  # without a class: `check` says so
-            values["sampler"] = names.resolved(values["sampler"])
+    values = names.simplest(values)
     return {key: _comparable(value, key, content) for key, value in values.items()}
 
 
@@ -130,7 +128,7 @@ def _resolved(cfg: Config, key: str) -> Any:
 
 def run_variant(cfg: Config) -> str:
     """The printed name of the formulation, e.g. `rf/lognorm(0.00,1.00)`."""
-    return names.variant_name(cfg["path"], cfg["sampler"])
+    return names.variant_name(cfg["path"], cfg["sampler"], cfg.get("weighting"))
 
 
 def backbone_label(cfg: Config) -> str:

@@ -64,7 +64,8 @@ class Generator:
     @torch.no_grad()
     def __call__(self, noise: Tensor, text: Text, null: Text, steps: int, scale: float) -> Generated:
         """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
-        net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale)
+        lead = 2 if isinstance(self.formulation, StackedFormulation) else 1
+        net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale, lead)
         sample = self.solver.sample(net, self.formulation, noise.to(self.device, self.dtype), steps)
         return Generated(sample.x0, sample.path_length, sample.nfe)
 

@@ -10,17 +10,20 @@ from flowzoo.formulation.formulation import Coefficients
 from flowzoo.sampling.solver import Net
 
 
-def guided(backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null: Text | None, scale: float) -> Net:
+def guided(
+    backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null: Text | None, scale: float, lead: int = 1
+) -> Net:
     """uncond + scale (cond - uncond) on all channels, both in one forward of 2B.
 
-    `text` and `null` have the batch size of z. Scale 1 is the conditional network alone and 0 the unconditional one,
-    without a second pass. The records may hold one value for all, [], or one a sample, [B, 1, 1, 1]. The result has z's
-    dtype. With z [V, B, C, H, W] and records [V, 1, 1, 1, 1] the backbone is a stack of V variants and gets labels
-    [V, B]; the text is the same for all. Raises ValueError where `null` is needed and None.
+    `text` and `null` have the batch size of z [B, ...], whose data may have any number of axes. Scale 1 is the
+    conditional network alone and 0 the unconditional one, without a second pass. The records may hold one value for
+    all, [], or one a sample, [B, 1, ...]. The result has z's dtype. `lead` is how many axes of z come before the
+    data's: 2 for a stack of V variants, with z [V, B, ...], records [V, 1 or B, 1, ...] and labels [V, B]; the text is
+    the same for all. Raises ValueError where `null` is needed and None.
     """
 
     def inputs(z: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
-        return c.c_in * z, c.label.float().reshape(c.label.shape[:-3]).expand(z.shape[:-3])
+        return c.c_in * z, c.label.float().reshape(c.label.shape[:lead]).expand(z.shape[:lead])
 
     def single(text: Text) -> Net:
         return lambda z, c: backbone(*inputs(z, c), text).to(z.dtype)
@@ -39,9 +42,9 @@ def guided(backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null:
 
     def net(z: Tensor, c: Coefficients) -> Tensor:
         z_in, label = inputs(z, c)
-        cond, uncond = (
-            backbone(torch.cat([z_in, z_in], -4), torch.cat([label, label], -1), both).to(z.dtype).chunk(2, -4)
-        )
+        samples = lead - 1  # their axis
+        out = backbone(torch.cat([z_in, z_in], samples), torch.cat([label, label], samples), both)
+        cond, uncond = out.to(z.dtype).chunk(2, samples)
         # Ho and Salimans 2022, eq. 6, with scale = 1 + w
         return uncond + scale * (cond - uncond)
 

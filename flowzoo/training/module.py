@@ -145,8 +145,9 @@ class TrainingModule(Trained):
         eps = draws.noise(self.seed, step, x0, n * world)[share]
         kept = draws.kept(self.seed, step, self.text, n * world, self.device)[share]
         text = self.text.drop(batch.text, kept)
-        c = self.formulation.coefficients(u).image().to(x0.dtype)
-        out = self.network(c.c_in * c.z(x0, eps), c.label.flatten().float(), text)
+        record = self.formulation.coefficients(u).to(x0.dtype)
+        c = record.expand_to(x0)
+        out = self.network(c.c_in * c.z(x0, eps), record.label.float(), text)
         loss = (c.weight * (out.to(x0.dtype) - c.target(x0, eps)).square()).mean()
         self.note_loss(loss[None], step + 1)
         return loss

@@ -181,9 +181,9 @@ def stacked_losses(
     backbone: StackedBackbone, weights: Mapping[str, Tensor], c: Coefficients, x0: Tensor, eps: Tensor, text: Text
 ) -> Tensor:
     """[V] from weights by name [V, *shape], records [V, B], images and noise [V or 1, B, C, H, W] and the text."""
-    image = c.image()
-    out = backbone.call(weights, image.c_in * image.z(x0, eps), c.label.float(), text)
-    return (image.weight * (out.to(x0.dtype) - image.target(x0, eps)).square()).flatten(1).mean(1)
+    each = c.expand_to(x0)
+    out = backbone.call(weights, each.c_in * each.z(x0, eps), c.label.float(), text)
+    return (each.weight * (out.to(x0.dtype) - each.target(x0, eps)).square()).flatten(1).mean(1)
 
 
 def member_ema(backbone: StackedBackbone, ema: Mapping[str, Any], i: int) -> dict[str, Any]:

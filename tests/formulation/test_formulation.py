@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from flowzoo.formulation import schedule, target, timestep
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.names import TABLE
+from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator, uniform
 
 SCHEDULES = [
@@ -170,13 +171,18 @@ def test_a_leading_variant_axis_equals_the_solos(u: Tensor) -> None:
             assert_close(density[i] if density.dim() == 2 else density, solo.density(t), rtol=1e-12, atol=0)
 
 
-def test_image_and_to() -> None:
-    c = build(TABLE["v/cos"]).coefficients(U).image().to(torch.float32)
-    assert all(x.shape == (64, 1, 1, 1) and x.dtype == torch.float32 for x in vars(c).values())
-    x0, eps = torch.randn(2, 64, 3, 2, 2, generator=generator(0, 0, "x"))
+@pytest.mark.parametrize("data", [(3, 2, 2), (2,), (), (5, 7), (3, 4, 2, 2)])
+def test_records_broadcast_against_data_of_any_rank(data: tuple[int, ...]) -> None:
+    x0, eps = torch.randn(2, 64, *data, generator=generator(0, 0, "x"))
+    c = build(TABLE["v/cos"]).coefficients(U).expand_to(x0).to(torch.float32)
+    assert all(x.shape == (64, *(1 for _ in data)) and x.dtype == torch.float32 for x in vars(c).values())
+    assert c.z(x0, eps).shape == x0.shape
     got = c.decode(c.z(x0, eps), c.target(x0, eps))
     assert_close(got[0], x0, rtol=1e-4, atol=1e-5)
     assert_close(got[1], eps, rtol=1e-4, atol=1e-5)
+    for stacked in (x0[None], x0.expand(3, *x0.shape)):
+        record = StackedFormulation([build(TABLE["v/cos"])] * 3).coefficients(U).expand_to(stacked).to(torch.float32)
+        assert_close(record.z(stacked, eps)[2], c.z(x0, eps))
 
 
 def test_velocity_is_the_flow() -> None:

@@ -1,5 +1,7 @@
 import importlib
+import inspect
 import itertools
+import math
 import random
 import re
 from pathlib import Path
@@ -9,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.formulation import names
 from flowzoo.formulation.formulation import Formulation
@@ -66,14 +68,34 @@ def free_configs() -> list[dict[str, dict]]:
     samplers = [part("timestep.CosMap"), *(part("timestep.Mode", s=s) for s in values)]
     samplers += [part("timestep.LogitNormal", m=-s, s=abs(s) + 0.1) for s in values]
     pairs = [*itertools.product(plain, targets, [UNIFORM, *samplers]), *itertools.product(edms, targets, [UNIFORM])]
-    return [{"path": {"schedule": s, "target": t}, "sampler": law} for s, t, law in pairs]
+    configs = [{"path": {"schedule": s, "target": t}, "sampler": law} for s, t, law in pairs]
+    shifts = [part("timestep.Uniform"), part("timestep.Mode", s=names.MODE_S[3]), part("timestep.Mode", s=0.83)]
+    shifts = [{**law, "shift": alpha} for law in (*shifts, part("timestep.CosMap")) for alpha in (3.0, 1e-5, 0.123456)]
+    losses = [
+        part(f"loss.{kind}", clip=clip) for kind in ("OnX0", "OnEps", "OnVelocity") for clip in (100.0, 0.25, 1e22)
+    ]
+    weightings = [part(f"weighting.{kind}", gamma=g) for kind in ("MinSNR", "SoftMinSNR") for g in (5.0, 1e-5, 2.345)]
+    for path, law in itertools.product(
+        ({"schedule": s, "target": part("target.F", sigma_data=0.5)} for s in plain), shifts
+    ):
+        configs.append({"path": path, "sampler": law})
+        configs += [{"path": {**path, "loss": loss}, "sampler": law} for loss in losses]
+        configs += [{"path": path, "sampler": law, "weighting": weighting} for weighting in weightings]
+    for s in (*plain, *edms):
+        configs += [
+            {"path": {"schedule": s, "target": t, "loss": loss}, "sampler": UNIFORM}
+            for t in targets
+            for loss in losses
+            if not names._changes_nothing(loss, t)
+        ]
+    return configs
 
 
 def test_free_names_are_one_to_one() -> None:
     seen: dict[str, dict] = {}
     for config in free_configs():
-        name = variant_name(config["path"], config["sampler"])
-        assert re.fullmatch(r"[^\s=]+|[^\s]*sigma_data=[^\s=]+", name)
+        name = variant_name(**config)
+        assert re.fullmatch(r"(?:[^\s=]|(?:sigma_data|shift|clip)=)+", name)
         assert re.fullmatch(r"[A-Za-z0-9.+_-]+", file_name(name))
         assert seen.setdefault(file_name(name), config) is config, name
         assert parse(name) == parse(file_name(name)) == config, name
@@ -142,7 +164,10 @@ def test_unknown_names_are_refused(name: str) -> None:
         (RF, part("timestep.LogitNormal", m=0.0, s=0.0), "lognorm's s"),
         (RF, part("timestep.LogitNormal", m="x", s=1.0), "lognorm's m = 'x' is not a number"),
         (RF, part("timestep.LogitNormal", m=0.0), "takes: m, s"),
-        (RF, part("timestep.Uniform", m=0.0), "takes: none"),
+        (RF, part("timestep.Uniform", m=0.0), "takes: shift"),
+        ({**RF, "loss": part("loss.OnTarget", clip=1.0)}, UNIFORM, "path.loss has the parameters clip; .* takes: none"),
+        ({**RF, "loss": part("loss.OnX0", clip=0.0)}, UNIFORM, r"path\.loss\.clip = 0\.0"),
+        ({**RF, "loss": part("loss.X0")}, UNIFORM, r"path\.loss\._target_ = .* does not exist; allowed: .*OnX0"),
         (RF, {}, "no _target_"),
         (RF, part("timestep.Lognormal", m=0.0, s=1.0), "does not exist; allowed: .*LogitNormal"),
         (edm(P_s=0), UNIFORM, "EDM's P_s = 0"),
@@ -197,14 +222,15 @@ def test_shift_out_of_range_is_refused(shift: object) -> None:
 
 
 def test_the_parts_say_what_the_classes_say() -> None:
-    for known in (names.SCHEDULES, names.TARGETS, names.SAMPLERS):
+    for known in (names.SCHEDULES, names.TARGETS, names.SAMPLERS, names.LOSSES, names.WEIGHTINGS):
         for name, known_part in known.items():
             module, _, cls = known_part.target.rpartition(".")
             assert cls == name
             found = getattr(importlib.import_module(module), cls)
-            assert list(vars(found(*[1.0] * len(known_part.parameters))))[: len(known_part.parameters)] == list(
-                known_part.parameters
-            )
+            taken = inspect.signature(found).parameters
+            assert list(taken) == list(known_part.parameters)
+            defaults = {key: p.default for key, p in taken.items() if p.default is not p.empty}
+            assert defaults == known_part.defaults
             if known is names.SCHEDULES:
                 for flag in ("fixed_law", "euler_t", "uniform_t"):
                     assert getattr(found, flag) == getattr(known_part, flag)
@@ -213,7 +239,8 @@ def test_the_parts_say_what_the_classes_say() -> None:
 @pytest.fixture
 def composed(tmp_path: Path):
     (tmp_path / "main.yaml").write_text(
-        "defaults: [_self_, path: rf, sampler: uniform, variant: null, solver: recombine]\nsigma_data: 0.5\n"
+        "defaults: [_self_, path: rf, sampler: uniform, weighting: none, variant: null, solver: recombine]\n"
+        "sigma_data: 0.5\n"
         f"hydra: {{searchpath: ['file://{CONF}']}}\n"
     )
     names.register_variants()
@@ -232,8 +259,8 @@ def test_every_variant_is_an_option(composed) -> None:
     for name, config in TABLE.items():
         cfg = composed(f"variant={file_name(name)}")
         assert variant_name(cfg.path, cfg.sampler) == name
-        assert {key: dict(value) for key, value in cfg.path.items()} == config["path"]
-        assert dict(cfg.sampler) == config["sampler"]
+        simple = names.simplest(OmegaConf.to_container(cfg, resolve=True))
+        assert {key: simple[key] for key in ("path", "sampler", "weighting") if key in simple} == config
         build(cfg)
 
 
@@ -251,13 +278,27 @@ def test_every_variant_is_an_option(composed) -> None:
         ("path/target=F sampler=mode sampler.s=1", "F/rf/mode(1.00)"),
         ("path/schedule=ddpm_linear path/target=eps", "eps/ddpm_linear"),
         ("solver=heun solver/grid=karras solver.shift=3", "rf"),
+        ("path/loss=x0", "rf/loss_x0"),
+        ("path/loss=velocity", "rf"),
+        ("path=eps_cos path/loss=eps path.loss.clip=2", "eps/cos"),
+        ("path/target=eps path/loss=x0 path.loss.clip=100", "eps/rf/loss_x0(clip=100.00)"),
+        ("weighting=min_snr", "rf/min_snr(5.00)"),
+        (
+            "weighting=soft_min_snr weighting.gamma=4 sampler=mode sampler.shift=3",
+            "rf/mode(1.290,shift=3.00)/soft_min_snr(4.00)",
+        ),
+        ("variant=rf_mode_0.83 weighting=min_snr", "rf/mode(0.83)/min_snr(5.00)"),
+        ("sampler.shift=3", "rf/uniform(shift=3.00)"),
+        ("sampler=mode sampler.s=0 sampler.shift=3", "rf/uniform(shift=3.00)"),
+        ("sampler=lognorm sampler.shift=1", "rf/lognorm(0.00,1.00)"),
+        ("sampler=lognorm sampler.shift=3", f"rf/lognorm({math.log(3)!r},1.00)"),
     ],
 )
 def test_what_users_type(composed, overrides: str, name: str) -> None:
     cfg = composed(*overrides.split())
-    check(cfg.path, cfg.sampler)
+    check(cfg.path, cfg.sampler, cfg.weighting)
     check_solver(cfg.solver, cfg.path)
-    assert variant_name(cfg.path, cfg.sampler) == name
+    assert variant_name(cfg.path, cfg.sampler, cfg.weighting) == name
     if cfg.sigma_data != "data":
         build(cfg)
 
@@ -267,6 +308,15 @@ def test_what_users_type(composed, overrides: str, name: str) -> None:
 def test_solver_options_are_named_as_their_objects(composed, rule: str, grid: str) -> None:
     made = instantiate(composed(f"solver={rule}", f"solver/grid={grid}").solver)
     assert (made.name, made.grid.name, made.shift) == (rule, grid, 1.0)
+
+
+def test_options_of_losses_and_weightings_are_the_parts_words(composed) -> None:
+    for group, known in (("path/loss", names.LOSSES), ("weighting", names.WEIGHTINGS)):
+        options = {file.stem for file in (CONF / group).glob("*.yaml")}
+        assert options == {known_part.word for known_part in known.values()}
+        for option in options:
+            cfg = composed(f"{group}={option}")
+            assert names.word_of((cfg.path.loss if group == "path/loss" else cfg.weighting)._target_) == option
 
 
 def test_options_of_paths_and_samplers_are_the_parts_words(composed) -> None:

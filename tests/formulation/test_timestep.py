@@ -6,8 +6,10 @@ from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from flowzoo.formulation import limits, names
+from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.limits import MODE_S_MAX
-from flowzoo.formulation.schedule import RF, Cosine
+from flowzoo.formulation.schedule import EDMRF, RF, Cosine
+from flowzoo.formulation.target import F
 from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
 
 SAMPLERS = [
@@ -103,3 +105,65 @@ def test_laws_resolve_until_none_is_simpler(monkeypatch: pytest.MonkeyPatch) -> 
     assert names.variant_name(names.TABLE["rf"]["path"], law) == f"rf/lognorm({0.5 + math.log(3)!r},1.00)"
     for other in ({**law, "alpha": "3"}, {**law, "alpha": True}, {"_target_": shifted.target}):
         assert names.resolved(other) == other  # `check` refuses them
+
+
+SHIFTED = [
+    *(Uniform(alpha) for alpha in (0.3, 3.0)),
+    *(Mode(s, alpha) for s in (-1.0, 0.83, 1.75) for alpha in (0.3, 3.0)),
+    *(CosMap(alpha) for alpha in (0.3, 3.0)),
+    *(LogitNormal(0.5, 0.6, alpha) for alpha in (0.3, 3.0)),
+]
+every_shifted = pytest.mark.parametrize("sampler", SHIFTED, ids=lambda s: f"{type(s).__name__}{list(vars(s).values())}")
+
+
+@every_shifted
+def test_density_after_a_shift_is_the_inverse_slope_of_the_quantile(sampler: TimestepSampler) -> None:
+    t, slope = torch.func.jvp(sampler.quantile, (U,), (torch.ones_like(U),))
+    assert_close(sampler.density(t) * slope, torch.ones_like(U), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 3.0])
+def test_a_shift_lowers_the_log_snr_of_rf_by_twice_its_logarithm(alpha: float) -> None:
+    pairs = [(Uniform(), Uniform(alpha)), (Mode(0.83), Mode(0.83, alpha)), (CosMap(), CosMap(alpha))]
+    for plain, moved in [*pairs, (LogitNormal(0.5, 0.6), LogitNormal(0.5, 0.6, alpha))]:
+        before, after = (RF().at_t(law.quantile(U)).sigma for law in (plain, moved))
+        assert_close(-2 * after.log(), -2 * before.log() - 2 * math.log(alpha))
+        # paper eq. 23, as printed
+        t = plain.quantile(U)
+        assert_close(moved.quantile(U), alpha * t / (1 + (alpha - 1) * t))
+
+
+def test_no_shift_is_no_change_to_the_last_bit() -> None:
+    for law in (Uniform(), Mode(0.83), CosMap()):
+        assert torch.equal(law.quantile(U), law.law(U))
+        assert torch.equal(law.density(U), law.law_density(U))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 3.0])
+def test_shifted_laws_resolve_to_the_simplest_of_the_same_bits(alpha: float) -> None:
+    module = "flowzoo.formulation.timestep."
+    lognorm = {"_target_": module + "LogitNormal", "m": 0.5, "s": 0.6}
+    for given, expected in [
+        ({**lognorm, "shift": alpha}, {**lognorm, "m": 0.5 + math.log(alpha)}),
+        ({"_target_": module + "Mode", "s": 0.0, "shift": alpha}, {"_target_": module + "Uniform", "shift": alpha}),
+    ]:
+        simple = names.resolved(given)
+        assert simple == {key: value for key, value in expected.items() if (key, value) != ("shift", 1.0)}
+        assert torch.equal(instantiate(given).quantile(U), instantiate(simple).quantile(U))
+    assert names.variant_name(names.TABLE["rf"]["path"], {**lognorm, "shift": 1}) == "rf/lognorm(0.50,0.60)"
+
+
+@pytest.mark.parametrize("shift", [0, -1.0, math.inf, math.nan, "3", True])
+def test_a_shift_out_of_range_is_refused(shift: object) -> None:
+    for word, values in (("Uniform", {}), ("LogitNormal", {"m": 0.0, "s": 1.0}), ("Mode", {"s": 0.5}), ("CosMap", {})):
+        law = {"_target_": f"flowzoo.formulation.timestep.{word}", **values, "shift": shift}
+        with pytest.raises(ValueError, match=r"sampler\.shift = "):
+            names.check(names.TABLE["rf"]["path"], law)
+
+
+def test_a_path_that_is_its_law_takes_no_shift() -> None:
+    law = {"_target_": "flowzoo.formulation.timestep.Uniform", "shift": 3.0}
+    with pytest.raises(ValueError, match=r"edm takes the uniform sampler only, not uniform\(shift=3\.00\)"):
+        names.check(names.TABLE["edm(0.00,0.60)"]["path"], law)
+    with pytest.raises(ValueError, match="takes the uniform sampler only"):
+        Formulation(EDMRF(), F(0.5), Uniform(3.0))

@@ -1,5 +1,6 @@
 """What a run is called: equal for what cannot change its weights, different for what can."""
 
+import math
 import re
 import shutil
 import sys
@@ -76,6 +77,21 @@ def test_the_hash_leaves_out(override):
 def test_the_hash_tells_apart():
     hashes = [run_hash(jobs(override)[0]) for override in OTHER]
     assert len({run_hash(jobs()[0]), *hashes}) == len(OTHER) + 1
+
+
+def test_losses_weightings_and_shifts_that_change_nothing_are_no_other_run():
+    plain = run_hash(jobs()[0])
+    for same in (["path/loss=velocity"], ["path/loss=velocity", "path.loss.clip=2"], ["weighting=none"]):
+        assert run_hash(jobs(*same)[0]) == plain
+    assert run_hash(jobs("sampler.shift=1")[0]) == plain
+    law = ["sampler=lognorm", "sampler.m=0.5"]
+    moved = jobs(*law, "sampler.shift=3")[0]
+    assert run_folder(moved) == run_folder(jobs("sampler=lognorm", f"sampler.m={0.5 + math.log(3)!r}")[0])
+    others = [["path/loss=x0"], ["path/loss=x0", "path.loss.clip=0.5"], ["weighting=min_snr"], ["sampler.shift=3"]]
+    others += [["weighting=min_snr", "weighting.gamma=4"], ["weighting=soft_min_snr"]]
+    assert len({plain, *(run_hash(jobs(*words)[0]) for words in others)}) == 7
+    (clipped,) = jobs("path/target=x0", "path/loss=eps", "path.loss.clip=100")
+    assert clipped.path.loss == {"_target_": "flowzoo.formulation.loss.OnEps", "clip": 100.0}
 
 
 def test_sigma_data_counts_where_it_is_used():

@@ -59,7 +59,7 @@ def test_any_other_scale_is_one_forward_of_twice_the_batch(scale: float) -> None
 
 
 def test_records_with_one_value_a_sample() -> None:
-    c = build(TABLE["rf"]).at_t(torch.tensor([0.2, 0.5, 0.9])).image().to(torch.float32)
+    c = build(TABLE["rf"]).at_t(torch.tensor([0.2, 0.5, 0.9])).expand_to(Z).to(torch.float32)
     got = guided(Backbone(), TEXT, NULL, 3.0)(Z, c)
     for i, t in enumerate((0.2, 0.5, 0.9)):
         single = guided(Backbone(), TEXT, NULL, 3.0)(Z, build(TABLE["rf"]).at_t(t).to(torch.float32))

@@ -68,7 +68,7 @@ def test_guidance_of_a_stack(scale: float) -> None:
 
     levels = torch.full((2, 1), 2.0, dtype=torch.float64)
     c = StackedFormulation(forms).at_sigma(levels)[:, 0, None, None, None, None].to(torch.float32)
-    together = guided(backbone, text, null, scale)(z, c)
+    together = guided(backbone, text, null, scale, lead=2)(z, c)
     for v, form in enumerate(forms):
         alone = guided(backbone, text, null, scale)(z[v], form.at_sigma(2.0).to(torch.float32))
         assert_close(together[v], alone)
