@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.results import Results, build, natural
 from analysis.words import flatten
 from flowzoo.runs.finding import Found, find
-from flowzoo.runs.identity import NOT_IN_HASH
+from flowzoo.runs.identity import NOT_IN_HASH, comparable
 from flowzoo.runs.reading import RunFolder
 
 # What the other columns tell of a run, and what is no part of its training but how sigma_data and captions are named.
@@ -50,7 +50,7 @@ def results(runs: Sequence[RunFolder]) -> Results:
             records.append((source, row if state == "done" or is_baseline else {**row, **ended}))
         if all(row.get("weights") == "init" for row in own):
             named = {"run": run.name, "variant": run.variant, "seed": run.seed}
-            where = {"dataset": run.dataset, "backbone": run.backbone, **how}
+            where = {"dataset": run.dataset, "backbone": run.backbone, "data": run.data[:8], **how}
             records.append((source, {**named, **where, **ended}))
     return build(records)
 
@@ -65,7 +65,7 @@ def trained_with(runs: Sequence[RunFolder]) -> dict[Path, str]:
         alike[run.variant, run.seed, run.dataset, run.backbone].append(run.path)
     if len(alike) == len(runs):  # as nearly always: no config needs to be read
         return {}
-    values = {run.path: flatten(run.config) if run.config else {} for run in runs}
+    values = {run.path: flatten(comparable(run.config)) if run.config else {} for run in runs}
     keys: set[str] = set()
     for folders in alike.values():
         some = [values[folder] for folder in folders if values[folder]]

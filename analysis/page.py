@@ -83,8 +83,8 @@ class _Section:
         self.study, self.id, self.pictures = study, id, pictures
         self.marks = Marks(family_colours)
         self.charts = Charts(study, family_colours)
-        protocol = study.key[2]
-        self.title = study.title + (f" (protocol {protocol[:12]})" if protocol else "")
+        told = [f"{name} {key[:12]}" for name, key in (("protocol", study.key[2]), ("images", study.key[4])) if key]
+        self.title = study.title + (f" ({', '.join(told)})" if told else "")
 
     def html(self) -> str:
         study = self.study

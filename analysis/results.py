@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from flowzoo.runs import layout
 from flowzoo.runs.layout import ALL_STATES, FINISHED
 
-SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "training")
-RUN_LEVEL = ("dataset", "backbone", "training")  # known before anything is scored; all that a run without scores names
-GROUP = ("dataset", "backbone", "protocol", "training")  # of which scores must agree to be compared at all
+SETTING = (*layout.SETTING, "training")
+# Known before anything is scored; all that a run without scores names.
+RUN_LEVEL = ("dataset", "backbone", "data", "training")
+GROUP = ("dataset", "backbone", "protocol", "training", "data")  # of which scores must agree to be compared at all
 NUMERIC_SETTING = ("shift", "steps", "guidance")
 REQUIRED = ("variant", "fid", "clip")
 UNFINISHED = tuple(state for state in ALL_STATES if state not in FINISHED)

@@ -28,13 +28,13 @@ class Table:
 class Study:
     """The runs of one data set, backbone, protocol and training, their rows, and what follows from them."""
 
-    key: tuple[str, str, str, str]
+    key: tuple[str, str, str, str, str]
     runs: list[RunFolder]
     results: Results
 
     @property
     def title(self) -> str:
-        dataset, backbone, _, training = self.key
+        dataset, backbone, _, training, _ = self.key
         return ", ".join(filter(None, (dataset or "unknown data", backbone or "unknown backbone", training)))
 
     @cached_property
@@ -191,6 +191,7 @@ class Study:
             ) for v in self.here(key))),
             ("Seeds", ", ".join(self.ranking.seeds)),
             ("Protocol", self.key[2]),
+            ("Training images, by fingerprint", self.key[4]),
         ]  # fmt: skip
         return [(name, text) for name, text in lines + facts if text]
 

@@ -1,7 +1,6 @@
 """From a resolved config to the objects of a run."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
-from flowzoo.runs.files import Refused
-from flowzoo.runs.store import Unfit
+from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.layout import DATA
+from flowzoo.runs.store import Unfit, data_of
 from flowzoo.training.checkpoint import write_atomically
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -99,15 +99,19 @@ def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Pixels:
 
 
 def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) -> dict[str, Any]:
-    """Size, mean and deviation of the images, from the config or measured once and kept in the run folder.
+    """Size, mean and deviation of the images, from the config or measured once and kept in the run folder with the
+    fingerprint of the images that they are of.
 
     `deviation` is that of the normalised images, EDM's sigma_data where `sigma_data=data` asks for the measured one.
+    Raises RunError where the folder is that of a run that was trained on other images than `train`.
     """
-    kept = folder / "data.json"
+    if refusal := other_data(cfg, folder, train):
+        raise RunError(refusal)
+    kept = folder / DATA
     if kept.is_file():
         return json.loads(kept.read_text())
     if train is None:
-        raise FileNotFoundError(f"{kept} is missing: was this run trained?")
+        raise RunError(f"{kept} is missing: was this run trained?")
     if cfg.data.mean is None or cfg.data.std is None:
         mean, std = measure(train)
     else:
@@ -115,10 +119,27 @@ def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) ->
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
     latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(images)
     statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
-    statistics["image_size"] = train.image_size
-    if is_first_process(cfg):
-        write_atomically(kept, lambda part: part.write_text(json.dumps(statistics)))
+    statistics |= {"image_size": train.image_size, "fingerprint": train.fingerprint}
+    _keep(cfg, statistics, folder)
     return statistics
+
+
+def _keep(cfg: DictConfig, statistics: Mapping[str, Any], folder: Path) -> None:
+    if is_first_process(cfg) and not (folder / DATA).is_file():
+        write_atomically(folder / DATA, lambda part: part.write_text(json.dumps(statistics)))
+
+
+def other_data(cfg: DictConfig, folder: Path, train: Source | None) -> str:
+    """Why a run cannot go on with the images of `train`: it was trained on others. Empty where it can."""
+    before = data_of(folder)
+    if train is None or before is None or before == train.fingerprint:
+        return ""
+    place = cfg.data.source.get("path")
+    return (
+        f"{folder}: data.name={cfg.data.name}" + (f" data.source.path={place}" if place else "") + " holds other "
+        f"training data (fingerprint {train.fingerprint[:8]}) than this run was trained on ({before[:8]}); allowed: "
+        "the same images and captions, or another sweep= for a run on these"
+    )
 
 
 def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulation:
@@ -151,9 +172,10 @@ class BuiltStack:
 def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> BuiltStack:
     """The parts of runs that differ in path, sampler, seed and optimiser alone; what they share is built once."""
     cfg, statistics = cfgs[0], statistics_of(cfgs[0], folders[0], train)
-    for folder in folders:
-        if not (folder / "data.json").is_file():
-            shutil.copyfile(folders[0] / "data.json", folder / "data.json")
+    for one, folder in zip(cfgs, folders, strict=True):
+        if (data_of(folder) or statistics["fingerprint"]) != statistics["fingerprint"]:
+            raise RunError(other_data(one, folder, train) or f"{folder} was trained on other data than {folders[0]}")
+        _keep(one, statistics, folder)
     autoencoder = autoencoder_of(cfg, statistics)
     text: TextEncoders = instantiate(cfg.text)
     by_seed: dict[int, nn.Module] = {}

@@ -27,8 +27,8 @@ from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, no_fi
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.paths import user_path
-from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.store import Run
+from flowzoo.runs.identity import backbone_label, part_identity
+from flowzoo.runs.store import Run, data_of
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
 
@@ -85,11 +85,15 @@ class Evaluation:
                 f"seen images like {val.name}: its scores compare variants poorly (README, Your own images)"
             )
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
+        # all that decides features: what the extractor says of itself, and the class and parameters that made it
+        self.identity = {**self.extractor.identity, "made_by": part_identity(cfg.metric)}
         kept = user_path(cfg.runs) / ".cache"
-        self.reference = None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, kept)
+        self.reference = (
+            None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, self.identity, kept)
+        )
         self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
-            extractor=self.extractor.identity,
+            extractor=self.identity,
             n_samples=self.count,
             reference=val.fingerprint,
             n_reference=self.n_reference,
@@ -100,7 +104,7 @@ class Evaluation:
     def about(self) -> dict[str, Any]:
         """What extractor.json says."""
         return {
-            "identity": self.extractor.identity,
+            "identity": self.identity,
             "quality": self.extractor.quality,
             "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
             "no_fid": self.no_fid,
@@ -197,6 +201,7 @@ class Scoring:
             "guidance": setting.guidance,
             "n_samples": self.evaluation.count,
             "protocol": self.evaluation.protocol,
+            "data": (data_of(self.run.path) or "")[:8],
             **numbers,
         }
 

@@ -7,7 +7,8 @@ import sys
 import time
 import zipfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.progress import track
 
 from flowzoo.runs.files import RunError, saying
 from flowzoo.runs.finding import folders_in
-from flowzoo.runs.identity import run_name, run_variant
+from flowzoo.runs.identity import comparable, run_name, run_variant
 from flowzoo.runs.layout import CONFIG, FINISHED, PLAN, RESULTS, STATES, STATUS
 from flowzoo.runs.lock import LOCK, Held
 from flowzoo.runs.reading import HERE, RunFolder
@@ -89,12 +90,33 @@ def problems(folder: Path, deep: bool = False) -> Iterator[Problem]:
     for planned in manifest.runs if manifest else ():
         if os.path.exists(path := folder / planned.id) and not path.is_dir():
             yield Problem(planned.id, "is a file in the place of a run folder", f"remove {path}")
+    seen: list[RunFolder] = []
     for name in track(folders_in(folder), "checking", transient=True, disable=not sys.stdout.isatty()):
         plan = manifest.by_id.get(name) if manifest else None
         if manifest and not plan:
             remedy = f"remove {folder / name}, or plan the sweep with it and --replace"
             yield Problem(name, "is not planned", remedy)
-        yield from _run_problems(RunFolder(folder / name, vars(plan) if plan else None), plan, deep)
+        seen.append(RunFolder(folder / name, vars(plan) if plan else None))
+        yield from _run_problems(seen[-1], plan, deep)
+    yield from _other_data(seen)
+
+
+def _other_data(folders: Iterable[RunFolder]) -> Iterator[Problem]:
+    """Runs whose images are not those of most runs with the same data section: replaced in between, under one name."""
+    alike: dict[str, list[RunFolder]] = {}
+    for one in folders:
+        if one.data:
+            alike.setdefault(json.dumps(comparable(one.config).get("data"), sort_keys=True), []).append(one)
+    for some in alike.values():
+        (usual, count), *others = Counter(one.data for one in some).most_common()
+        for one in some if others else ():
+            if one.data != usual:
+                yield Problem(
+                    one.name,
+                    f"was trained on other data ({one.data[:8]}) than {count} run{'s' if count > 1 else ''} of "
+                    f"this sweep ({usual[:8]})",
+                    f"its rows are ranked apart; remove {one.path} and run it again on the same data",
+                )
 
 
 def _run_problems(folder: RunFolder, planned: Planned | None, deep: bool) -> Iterator[Problem]:

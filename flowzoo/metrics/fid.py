@@ -4,9 +4,11 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -77,14 +79,17 @@ def _factor(covariance: Tensor) -> Tensor:
     return factor
 
 
-def reference_moments(extractor: ClipExtractor, source: Source, n: int, cache: Path = Path("runs/.cache")) -> Moments:
+def reference_moments(
+    extractor: ClipExtractor, source: Source, n: int, identity: Mapping[str, Any], cache: Path
+) -> Moments:
     """Moments of `n` evenly spaced images of `source`, computed once.
 
-    The cache's key holds all that they depend on: the extractor's identity, the source's fingerprint and n.
+    The cache's key holds all that they depend on: `identity`, which is all that decides the extractor's features, the
+    source's fingerprint and n.
     """
     if not 0 < n <= len(source):
         raise ValueError(f"a reference of n={n} images; allowed: 1 to {len(source)}, the images of {source.name}")
-    key = json.dumps([extractor.identity, source.fingerprint, n], sort_keys=True)
+    key = json.dumps([dict(identity), source.fingerprint, n], sort_keys=True)
     path = cache / f"moments-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
     if path.is_file():
         return Moments.load(path)

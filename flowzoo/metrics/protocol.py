@@ -21,7 +21,8 @@ def protocol_hash(
     together, so they are left out: one protocol holds all settings of a study.
 
     Args:
-        extractor: its identity: name, weights' sha256, resize, dtype, dim.
+        extractor: all that decides features: what it says of itself (name, weights' sha256, resize, dtype, dim), and
+            its class with all parameters, `flowzoo.runs.identity.part_identity`.
         reference, n_reference: fingerprint of the set that FID compares with, and how many of its images.
         prompts: in order.
         seed: of the start noise.

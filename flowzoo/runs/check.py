@@ -17,6 +17,7 @@ from flowzoo.metrics.weights_file import check_weights
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
+from flowzoo.runs.keys import check_keys
 from flowzoo.runs.signatures import signature_of
 from flowzoo.runs.store import explained
 from flowzoo.runs.text import check_text
@@ -230,7 +231,16 @@ def check_values(values: Mapping[str, Any]) -> None:
         check_stack(values)
     _check_shapes(values)
     _check_files(values)
+    check_keys(values)
     _check_classes(values)
+
+
+def check_optimizer(cfg: DictConfig) -> None:
+    """Raises RunError for an optimiser of one's own where the run would be trained by another in silence."""
+    if not str(cfg.optimizer.get("_target_")).startswith("flowzoo."):  # torch is imported for others alone
+        from flowzoo.training.fit import check_optimizer
+
+        check_optimizer(cfg, is_stacked(cfg))
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from yaml import YAMLError
 from flowzoo.formulation import names
 from flowzoo.paths import conf
 from flowzoo.runs.canonical import canonical
-from flowzoo.runs.check import check_train
+from flowzoo.runs.check import check_optimizer, check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.identity import run_folder
@@ -181,6 +181,7 @@ def check_jobs(jobs: Sequence[DictConfig]) -> None:
         raise ValueError("trainer=solo and trainer=stacked in one command: allowed is the one or the other")
     for cfg in jobs:
         check_train(cfg)
+        check_optimizer(cfg)
     check_distinct(map(run_folder, jobs))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 # A run folder.
 CONFIG, STATUS, METRICS, RESULTS = "config.yaml", "status.json", "metrics.jsonl", "results.csv"
+DATA = "data.json"  # size, mean and deviation of the training images, and their fingerprint
 # A sweep's folder: the plan of a sweep, the trials of a search; the page of a report, in whatever folder it was made.
 PLAN, TRIALS, REPORT = "plan.jsonl", "trials.csv", "report.html"
 
@@ -19,8 +20,9 @@ COLUMNS: dict[str, type] = {
     **{"run": str, "variant": str, "dataset": str, "backbone": str, "seed": int, "step": int, "weights": str},
     **{"rule": str, "grid": str, "shift": float, "steps": int, "guidance": float, "nfe": int, "n_samples": int},
     **{"fid": float, "clip": float, "path_length": float, "seconds": float, "status": str, "protocol": str},
+    "data": str,  # the beginning of the training images' fingerprint
 }
-SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol")
+SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "data")
 
 
 def place_of(folder: Path) -> dict[str, str]:

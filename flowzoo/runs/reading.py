@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.layout import COLUMNS, CONFIG, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
+from flowzoo.runs.layout import COLUMNS, CONFIG, DATA, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
 from flowzoo.runs.lock import LOCK, Held
 
 RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
@@ -147,7 +147,7 @@ class RunFolder:
     def complaints(self) -> list[str]:
         """One line for each file that cannot be read. State and rows are read for it, the others looked at."""
         _ = self.state, self.rows
-        for name in (CONFIG, STATUS, METRICS, RESULTS, DENSITY, EXTRACTOR):
+        for name in (CONFIG, STATUS, METRICS, RESULTS, DATA, DENSITY, EXTRACTOR):
             if name in self.names - self.unreadable.keys():
                 try:
                     self._check(os.stat(self.path / name), name)
@@ -305,6 +305,11 @@ class RunFolder:
             return told
         config = self.config.get("backbone")
         return backbone_label({"backbone": config}) if isinstance(config, dict) and "_target_" in config else ""
+
+    @cached_property
+    def data(self) -> str:
+        """The fingerprint of the images that the run was trained on; empty where it did not come so far."""
+        return str(self._parsed(DATA, parse_object).get("fingerprint") or "")
 
     def _told(self, column: str) -> str:
         """By rows or the plan; the config, which takes longer to read, is not asked."""

@@ -21,6 +21,7 @@ from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.layout import (
     COLUMNS,
     CONFIG,
+    DATA,
     ENDED,
     FINISHED,
     METRICS,
@@ -290,6 +291,17 @@ def record_failure(cfg: DictConfig, told: Exception) -> bool:
         words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
         run.set_status("failed", variant=run_variant(cfg), exception=words)
     return True
+
+
+def data_of(folder: Path) -> str | None:
+    """The fingerprint of the images that a run was trained on; None where it was not yet. Raises RunError."""
+    path = folder / DATA
+    try:
+        return str(json.loads(path.read_text())["fingerprint"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error!r}; allowed: remove the run's folder and train it anew") from error
 
 
 @cache

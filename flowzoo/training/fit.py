@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning import Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
@@ -18,12 +18,13 @@ from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
 from flowzoo.runs.signals import Notice
-from flowzoo.runs.store import Run
+from flowzoo.runs.store import Run, RunError
 from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
 from flowzoo.training.checkpoint import LAST, AtomicIO
 from flowzoo.training.members import Members
 from flowzoo.training.module import Trained, TrainingModule
+from flowzoo.training.optimizer import is_stackable, not_stackable
 from flowzoo.training.sharded import strategy_of
 from flowzoo.training.stacked import StackedModule
 from flowzoo.training.surroundings import environments_of
@@ -85,6 +86,12 @@ def is_captured(cfg: DictConfig) -> bool:
     t = cfg.trainer
     alone = (t.devices, t.num_nodes, t.strategy) == (1, 1, "auto")
     return alone and compile_mode_of(cfg, device_of(cfg)) == "reduce-overhead"
+
+
+def check_optimizer(cfg: DictConfig, stacked: bool) -> None:
+    """Raises RunError for an optimiser of one's own where a stack's update would silently take its place."""
+    if (stacked or is_captured(cfg)) and not is_stackable(get_object(cfg.optimizer._target_)):
+        raise RunError(not_stackable(cfg.optimizer._target_))
 
 
 def fit_stack(

@@ -13,7 +13,7 @@ from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of
 from flowzoo.data.source import Source
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.store import Run, RunError
+from flowzoo.runs.store import Run, RunError, data_of
 from flowzoo.sampling.generate import Generator
 from flowzoo.scoring import Evaluation
 from flowzoo.scoring_stacked import ROOM
@@ -87,7 +87,8 @@ class Halving:
         """Runs of one group compare: the same data, backbone, seed, sampler setting and protocol."""
         cfg, judged = self.cfgs[i], self.evaluation.cfg
         setting = [OmegaConf.to_container(part, resolve=True) for part in (judged.solver, judged.evaluation.settings)]
-        parts = [cfg.data.name, backbone_label(cfg), cfg.seed, self.evaluation.protocol, setting]
+        data = data_of(self.runs[i].path)
+        parts = [cfg.data.name, data, backbone_label(cfg), cfg.seed, self.evaluation.protocol, setting]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
     def _say(self, i: int, images: int, place: int, among: int) -> None:

@@ -20,7 +20,7 @@ from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunError
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.training.checkpoint import BEST
-from flowzoo.training.fit import fit, step_of
+from flowzoo.training.fit import check_optimizer, fit, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.rungs import is_stopped
 from flowzoo.training.surroundings import check_here
@@ -34,6 +34,7 @@ def train_and_score(cfg: DictConfig) -> None:
     Raises Interrupted after a signal, once everything is saved, and RunBusy where another process trains the same run.
     """
     check_here(cfg)
+    check_optimizer(cfg, stacked=False)
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
     if not is_first_process(cfg):

@@ -43,6 +43,21 @@ class Optimizer:
         return LambdaLR(adamw, lambda step: self.factor(step, steps))
 
 
+def is_stackable(kind: Any) -> bool:
+    """Whether a stack updates as such optimisers do: ours, or one derived from it that changes its rates alone."""
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        return False
+    return kind.adamw is Optimizer.adamw and kind.schedule is Optimizer.schedule
+
+
+def not_stackable(name: str) -> str:
+    """Why an optimiser of one's own is refused, by the name of its class."""
+    return (
+        f"optimizer={name}: stacks, and runs captured as CUDA graphs on a GPU, are updated by flowzoo's AdamW alone; "
+        "allowed: optimizer=adamw, or trainer=solo with trainer.compile=false or trainer.accelerator=cpu"
+    )
+
+
 class StackedAdamW(torch.optim.Optimizer):
     """torch.optim.AdamW for V variants, rows of `flat` [V, P], each with its own rate, decay and gradient clipping.
 
@@ -52,6 +67,9 @@ class StackedAdamW(torch.optim.Optimizer):
 
     def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int) -> None:
         first = optimizers[0]
+        for kind in map(type, optimizers):
+            if not is_stackable(kind):
+                raise ValueError(not_stackable(f"{kind.__module__}.{kind.__qualname__}"))
         # lr is named for those who ask any optimiser for it; each row has its own
         super().__init__([flat], {"lr": first.lr, "betas": tuple(first.betas), "eps": first.eps})
         self.flat = flat

@@ -14,7 +14,7 @@ from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy
 from flowzoo.scoring import Evaluation, Scoring
 from flowzoo.scoring_stacked import score_stack
-from flowzoo.training.fit import fit_stack, step_of
+from flowzoo.training.fit import check_optimizer, fit_stack, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.job import scoring_bar, set_preempted, write_density
 from flowzoo.training.rungs import is_stopped
@@ -27,6 +27,7 @@ def train_and_score_stack(cfgs: Sequence[DictConfig]) -> None:
     Each run ends in its own folder as if it had been trained alone. Finished runs and those that another process trains
     are left out. Raises Interrupted after a signal, once everything is saved.
     """
+    check_optimizer(cfgs[0], stacked=True)  # before anything is written
     console = Console()
     torch.compiler.reset()
     # before any folder is made: of what is refused here nothing is written

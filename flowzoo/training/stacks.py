@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import build_stack, is_auto, sources_of
+from flowzoo.build import build_stack, is_auto, other_data, source_of, sources_of
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import check, shielded, stoppable
-from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, explained, record_failure
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of, explained, record_failure
 from flowzoo.training.memory import limit_of
 from flowzoo.training.stack import train_and_score_stack
 from flowzoo.training.surroundings import check_here
@@ -57,6 +57,12 @@ def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
     code = 0
     for group in grouped(jobs):
         try:
+            group, refused = _on_these_data(group)
+            for cfg, words in refused:
+                _failed([cfg], RunError(words))
+                code = 1
+            if not group:
+                continue
             sizes = split(len(group), size or stoppable(_fitting)(group))
         except Exception as error:
             _failed(group, error)
@@ -71,6 +77,15 @@ def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
                 _failed(stack, error)
                 code = 1
     return code
+
+
+def _on_these_data(group: Sequence[DictConfig]) -> tuple[list[DictConfig], list[tuple[DictConfig, str]]]:
+    """The runs of a group that can be trained on the data as they are now, and those that were begun on others."""
+    if all(data_of(run_folder(cfg)) is None for cfg in group):
+        return list(group), []
+    train = source_of(group[0], "train")
+    told = [(cfg, other_data(cfg, run_folder(cfg), train)) for cfg in group]
+    return [cfg for cfg, words in told if not words], [(cfg, words) for cfg, words in told if words]
 
 
 def _fitting(group: Sequence[DictConfig]) -> int:

@@ -325,3 +325,17 @@ def test_emoji_are_captioned_and_lie_on_white() -> None:
     corners = train.images(range(0, len(train), 20))[:, :, 0, 0]
     assert (corners == 255).all(1).mean() > 0.8
     assert train.corrupt == 0
+
+
+def test_other_pixels_under_the_same_name_and_size_are_seen(tmp_path: Path) -> None:
+    """In any file of however many."""
+    (tmp_path / "cat").mkdir()
+    for i in range(5000):
+        (tmp_path / "cat" / f"{i:04}.png").write_bytes(b"a" * 20)
+
+    def fingerprint() -> str:
+        return Folder("train", str(tmp_path), str(tmp_path)).fingerprint
+
+    first = fingerprint()
+    (tmp_path / "cat" / "4321.png").write_bytes(b"b" * 20)
+    assert fingerprint() != first

@@ -152,19 +152,19 @@ class Pictures(torch.utils.data.Dataset):
 def test_reference_is_read_once_and_its_key_holds_everything(
     tmp_path: Path, extractor: Extractor, numbers: Any
 ) -> None:
-    first = reference_moments(extractor, numbers, 150, tmp_path)
+    first = reference_moments(extractor, numbers, 150, extractor.identity, tmp_path)
     assert numbers.read == 150
-    again = reference_moments(extractor, numbers, 150, tmp_path)
+    again = reference_moments(extractor, numbers, 150, extractor.identity, tmp_path)
     assert numbers.read == 150
     assert torch.equal(first.outer, again.outer)
-    reference_moments(extractor, numbers, 100, tmp_path)
+    reference_moments(extractor, numbers, 100, extractor.identity, tmp_path)
     numbers.fingerprint = "changed"
-    reference_moments(extractor, numbers, 100, tmp_path)
+    reference_moments(extractor, numbers, 100, extractor.identity, tmp_path)
     assert numbers.read == 350
     other = Extractor.__new__(Extractor)
     other.__dict__ = extractor.__dict__ | {"identity": extractor.identity | {"weights_sha256": "other"}}
-    reference_moments(other, numbers, 100, tmp_path)
+    reference_moments(other, numbers, 100, other.identity, tmp_path)
     assert numbers.read == 450
     assert not list(tmp_path.glob("*.part"))
     with pytest.raises(ValueError, match="1 to 200"):
-        reference_moments(extractor, numbers, 201, tmp_path)
+        reference_moments(extractor, numbers, 201, extractor.identity, tmp_path)

@@ -1,7 +1,16 @@
 import re
+import shutil
 from typing import Any
 
+import torch
+from hydra.utils import instantiate
+
+from flowzoo.build import autoencoder_of, source_of
+from flowzoo.content import SHIPPED
+from flowzoo.metrics.extractor import Extractor
 from flowzoo.metrics.protocol import protocol_hash
+from flowzoo.runs.config import compose_jobs, config_loader
+from flowzoo.scoring import Evaluation
 
 BASE: dict[str, Any] = {
     "extractor": {"name": "a", "weights_sha256": "0", "resize": "bicubic", "dtype": "float32", "dim": 64},
@@ -34,3 +43,30 @@ def test_hash_is_stable() -> None:
 
 
 PINNED = "ba154eec38"  # over releases: stored rows must stay comparable
+
+
+class Blurred(Extractor):
+    """A metric of one's own, whose features a parameter changes, and which says no word of it."""
+
+    def __init__(self, weights: str | None = None, sigma: float = 1.0) -> None:
+        super().__init__(weights)
+
+
+def test_all_that_makes_a_metric_is_part_of_the_protocol(tmp_path):
+    def protocol(*words: str) -> str:
+        small = ["text=words", "data.source.image_size=16", "data.source.size=128", f"runs={tmp_path}"]
+        few = ["evaluation=quick", "evaluation.samples=66", "evaluation.reference=66"]
+        with config_loader() as loader:
+            (cfg,) = compose_jobs(loader, "train", [*small, *few, *words], multirun=False)
+        text, val = instantiate(cfg.text), source_of(cfg, "val")
+        device = torch.device("cpu")
+        return Evaluation(cfg, autoencoder_of(cfg, {"mean": [0.5], "std": [0.5]}), text, val, device).protocol
+
+    own = [f"metric._target_={__name__}.Blurred", "+metric.sigma=1"]
+    one, other = protocol(*own), protocol(*own[:1], "+metric.sigma=2.0")
+    assert one != other
+    assert len(list((tmp_path / ".cache").iterdir())) == 2  # nor do they share a reference
+    assert protocol(*own[:1], "+metric.sigma=1.0") == one
+    assert protocol() not in (one, other)
+    copied = shutil.copyfile(SHIPPED, tmp_path / "same.safetensors")
+    assert protocol() == protocol("metric=clip_file", f"metric.weights={copied}") == protocol("+metric.batch_size=64")

@@ -157,3 +157,13 @@ def test_a_sweep_without_a_plan_is_checked_too(manifest, run):
     assert list(problems(manifest.folder)) == []
     run.set_status("running")
     assert len(list(problems(manifest.folder))) == 1
+
+
+def test_runs_that_were_trained_on_other_data_are_told(manifest):
+    for planned, fingerprint in zip(manifest.runs, ("one", "other"), strict=True):
+        (Run.create(planned.cfg).path / "data.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    (told,) = [p for p in problems(manifest.folder) if "other data" in p.what]
+    assert (told.run, told.repair) == (manifest.runs[1].id, None)
+    assert "was trained on other data (other) than 1 runs of this sweep (one)" in told.what
+    (manifest.run(manifest.runs[1]).path / "data.json").write_text(json.dumps({"fingerprint": "one"}))
+    assert not [p for p in problems(manifest.folder) if "other data" in p.what]

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
+from flowzoo.runs.store import RunError
+from flowzoo.training import fit
+from flowzoo.training.job import train_and_score
 from flowzoo.training.optimizer import Optimizer, StackedAdamW, clip_factors
+from flowzoo.training.stack import train_and_score_stack
 
 RATES = [(1e-2, 0.0), (3e-2, 0.1), (1e-3, 0.5)]
 
@@ -70,3 +75,50 @@ def test_state_comes_back() -> None:
         if k > 2:
             second.update(gradient, clip, clip > 0)
     assert torch.equal(*ones)
+
+
+class Nesterov(Optimizer):
+    """An optimiser of one's own."""
+
+    def adamw(self, parameters, device):
+        return torch.optim.NAdam(parameters, lr=self.lr)
+
+
+class Cosine(Optimizer):
+    """A rate of one's own, which a stack keeps."""
+
+    def factor(self, step, steps):
+        return 0.5
+
+
+def test_a_stack_refuses_an_optimiser_of_ones_own_by_name():
+    numbers = {"lr": 1.0, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, "warmup_steps": 0, "decay_to": 1.0}
+    flat = nn.Parameter(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"optimizer=.*Nesterov: .* allowed: optimizer=adamw, or trainer=solo with"):
+        StackedAdamW(flat, [Nesterov(**numbers)], 3)
+    assert StackedAdamW(flat, [Cosine(**numbers)], 3)._factors.tolist() == [0.5] * 4
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_an_optimiser_of_ones_own_is_refused_before_anything_is_written(tmp_path, monkeypatch, gpu):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fit, "is_captured", lambda cfg: gpu and cfg.trainer.compile is not False)
+    own = f"optimizer._target_={__name__}.Nesterov"
+    with config_loader() as loader:
+        solo, stacked, eager = (
+            compose_jobs(loader, "train", [own, *words], multirun=False)
+            for words in ([], ["trainer=stacked"], ["trainer.compile=false"])
+        )
+    with pytest.raises(RunError, match=rf"optimizer={__name__}.Nesterov: .* allowed: "):
+        check_jobs(stacked)
+    check_jobs(eager)
+    if gpu:
+        with pytest.raises(RunError, match=rf"optimizer={__name__}.Nesterov: .* allowed: "):
+            check_jobs(solo)
+        with pytest.raises(RunError, match="Nesterov"):
+            train_and_score(solo[0])
+    else:
+        check_jobs(solo)
+    with pytest.raises(RunError, match="Nesterov"):
+        train_and_score_stack(solo)
+    assert list(tmp_path.iterdir()) == []
