@@ -163,7 +163,7 @@ def test_runs_that_were_trained_on_other_data_are_told(manifest):
     for planned, fingerprint in zip(manifest.runs, ("one", "other"), strict=True):
         (Run.create(planned.cfg).path / "data.json").write_text(json.dumps({"fingerprint": fingerprint}))
     (told,) = [p for p in problems(manifest.folder) if "other data" in p.what]
-    assert (told.run, told.repair) == (manifest.runs[1].id, None)
-    assert "was trained on other data (other) than 1 runs of this sweep (one)" in told.what
+    assert (told.run, told.repair) == (manifest.runs[0].id, None)  # of two the first by name counts as usual
+    assert "was trained on other data (one) than 1 run of this sweep (other)" in told.what
     (manifest.run(manifest.runs[1]).path / "data.json").write_text(json.dumps({"fingerprint": "one"}))
     assert not [p for p in problems(manifest.folder) if "other data" in p.what]
