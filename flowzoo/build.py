@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,27 +20,30 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
-from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.files import Refused, RunError, write_atomically
 from flowzoo.runs.layout import DATA
 from flowzoo.runs.store import Unfit, data_of
-from flowzoo.training.checkpoint import write_atomically
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Built:
-    formulation: Formulation
-    backbone: nn.Module
+    """The parts of V runs that differ in path, sampler, seed and optimiser alone, V >= 1."""
+
+    formulation: StackedFormulation
+    network: StackedBackbone
     autoencoder: Pixels
     text: TextEncoders
     image_size: int  # pixels
 
-    def to(self, device: torch.device) -> "Built":
-        """Moves the networks in place."""
-        for part in (self.backbone, self.autoencoder, self.text):
-            part.to(device)
-        return self
+    def of(self, places: Sequence[int]) -> "Built":
+        """The parts of some of the runs; all of them are this itself."""
+        if list(places) == list(range(len(self.network))):
+            return self
+        formulations = [self.formulation.formulations[i] for i in places]
+        network = self.network.holding(self.network.flat.detach()[list(places)])
+        return replace(self, formulation=StackedFormulation(formulations), network=network)
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -69,9 +72,9 @@ def is_first_process(cfg: DictConfig) -> bool:
     return processes_of(cfg) == 1 or getattr(rank_zero_only, "rank", 0) == 0
 
 
-def precision_of(cfg: DictConfig, device: torch.device) -> str:
-    automatic = "bf16-mixed" if device.type == "cuda" else "32-true"
-    return automatic if is_auto(cfg.trainer.precision) else str(cfg.trainer.precision)
+def is_half(cfg: DictConfig, device: torch.device) -> bool:
+    """Whether forward and backward passes are in bf16."""
+    return device.type == "cuda" if is_auto(cfg.trainer.precision) else cfg.trainer.precision == "bf16-mixed"
 
 
 def compile_mode_of(cfg: DictConfig, device: torch.device) -> str | None:
@@ -160,17 +163,8 @@ def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, image_
         return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
 
 
-@dataclass(frozen=True)
-class BuiltStack:
-    formulation: StackedFormulation
-    backbone: StackedBackbone
-    autoencoder: Pixels
-    text: TextEncoders
-    image_size: int  # pixels
-
-
-def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> BuiltStack:
-    """The parts of runs that differ in path, sampler, seed and optimiser alone; what they share is built once."""
+def build(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> Built:
+    """What runs share is built once. `train` is needed where statistics of the data are still to be measured."""
     cfg, statistics = cfgs[0], statistics_of(cfgs[0], folders[0], train)
     for one, folder in zip(cfgs, folders, strict=True):
         if (data_of(folder) or statistics["fingerprint"]) != statistics["fingerprint"]:
@@ -183,24 +177,8 @@ def build_stack(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Sour
         if one.seed not in by_seed:
             by_seed[one.seed] = backbone_of(one, autoencoder, text, statistics["image_size"])
     formulation = StackedFormulation([formulation_of(one, statistics) for one in cfgs])
-    backbone = StackedBackbone([by_seed[one.seed] for one in cfgs])
-    return BuiltStack(formulation, _exact(cfg, backbone), _exact(cfg, autoencoder), text, statistics["image_size"])
-
-
-def stack_of_one(built: Built) -> BuiltStack:
-    """For a run alone, without a second network."""
-    formulation, backbone = StackedFormulation([built.formulation]), StackedBackbone([built.backbone])
-    return BuiltStack(formulation, backbone, built.autoencoder, built.text, built.image_size)
-
-
-def build(cfg: DictConfig, folder: Path, train: Source | None = None) -> Built:
-    """`train` is needed where statistics of the data are still to be measured."""
-    statistics = statistics_of(cfg, folder, train)
-    autoencoder = autoencoder_of(cfg, statistics)
-    text: TextEncoders = instantiate(cfg.text)
-    size = statistics["image_size"]
-    backbone = _exact(cfg, backbone_of(cfg, autoencoder, text, size))
-    return Built(formulation_of(cfg, statistics), backbone, _exact(cfg, autoencoder), text, size)
+    network = StackedBackbone([by_seed[one.seed] for one in cfgs])
+    return Built(formulation, _exact(cfg, network), _exact(cfg, autoencoder), text, statistics["image_size"])
 
 
 def _exact(cfg: DictConfig, network: Network) -> Network:

@@ -2,9 +2,8 @@
 
 import math
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,10 +13,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor
 
-from flowzoo.build import Built, BuiltStack, backbone_of, compile_mode_of
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
@@ -30,7 +27,7 @@ from flowzoo.paths import user_path
 from flowzoo.runs.identity import backbone_label, part_identity
 from flowzoo.runs.store import Run, data_of
 from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import BEST, load_state, read_weights, step_of
+from flowzoo.training.checkpoint import step_of
 
 COLUMNS = 8  # of the sample grid
 AT_ONCE = 4096  # images whose features are computed at once
@@ -234,27 +231,6 @@ class Scoring:
         self.run.write_rows([row])
         return row
 
-    def score(self, built: Built, checkpoint: Path, progress: Progress) -> Iterator[dict[str, Any]]:
-        """Yields each new row, already written."""
-        todo, evaluation = self.missing(checkpoint), self.evaluation
-        self.as_trained &= checkpoint.name == BEST
-        task = progress.add_task(f"sampling {self.run.path.name}", total=len(todo) * evaluation.count)
-        device = evaluation.device
-        built.backbone.to(device)
-        mode = compile_mode_of(self.cfg, device)
-        generator = Generator(built.backbone, built.formulation, evaluation.solver, device, mode)
-        step = 0
-        for i, setting in enumerate(todo):
-            if i == 0 or setting.weights != todo[i - 1].weights:
-                state, step = weights_of(self.cfg, built, checkpoint, setting.weights)
-                load_state(built.backbone, state, checkpoint)
-            start = time.perf_counter()
-            size = self.cfg.evaluation.batch_size
-            (scores,) = evaluation.score(
-                generator, setting.steps, setting.guidance, size, lambda n: progress.advance(task, n)
-            )
-            yield self.write(setting, step, scores, time.perf_counter() - start)
-
     def _save_grid(self, setting: Setting, images: Tensor) -> None:
         """samples/<setting>.png; that with the most steps times guidance, which looks best, is samples/grid.png too.
 
@@ -272,15 +248,6 @@ class Scoring:
         if setting == shown and self.as_trained:
             save_grid(folder / "grid.png", images)
             (folder / "prompts.txt").write_text("\n".join(self.evaluation.prompts[: len(images)]) + "\n")
-
-
-def weights_of(
-    cfg: DictConfig, built: Built | BuiltStack, checkpoint: Path, weights: str
-) -> tuple[dict[str, Tensor], int]:
-    """The state of a run's backbone and its step; `init`, the untrained network, is made again from the seed."""
-    if weights == "init":
-        return backbone_of(cfg, built.autoencoder, built.text, built.image_size).state_dict(), 0
-    return read_weights(checkpoint, weights)
 
 
 def save_grid(path: Path, images: Tensor, columns: int = COLUMNS, gap: int = 2) -> None:

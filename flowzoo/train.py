@@ -12,7 +12,7 @@ from flowzoo.runs.signals import stoppable
 
 def run(cfg: DictConfig) -> None:
     """One run from its config to its rows of results; the same call goes on where an earlier one stopped."""
-    stoppable(import_module)("flowzoo.training.job").train_and_score(cfg)  # torch takes seconds
+    stoppable(import_module)("flowzoo.training.job").train_and_score([cfg])  # torch takes seconds
 
 
 def run_together(cfgs: Sequence[DictConfig]) -> int:

@@ -1,4 +1,4 @@
-"""V backbones of one class and size as one network with one parameter."""
+"""V backbones of one class and size, V >= 1, as one network with one parameter."""
 
 import copy
 import math

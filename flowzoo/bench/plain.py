@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from flowzoo.bench.stopwatch import Stopwatch
-from flowzoo.build import Built, precision_of
+from flowzoo.build import Built, backbone_of, is_half
 from flowzoo.encoders.text import Text
 
 
@@ -38,7 +38,7 @@ def network_step(
     """A training step of `network`, whose output `forward` computes; network and loss are compiled as `mode` says."""
     network.to(device).train()
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=device.type == "cuda")
-    half = "bf16" in precision_of(cfg, device)
+    half = is_half(cfg, device)
 
     def loss_of() -> Tensor:
         return F.mse_loss(forward().float(), y)
@@ -57,7 +57,7 @@ def network_step(
 
 def flowzoo_step(cfg: DictConfig, built: Built, device: torch.device, mode: str | None) -> Callable[[], None]:
     """Of flowzoo's own backbone."""
-    x, backbone = Inputs(cfg, built, device), built.backbone
+    x, backbone = Inputs(cfg, built, device), backbone_of(cfg, built.autoencoder, built.text, built.image_size)
     return network_step(backbone, lambda: backbone(x.z, x.label, x.text), x.y, cfg, device, mode)
 
 

@@ -1,7 +1,7 @@
 """Scoring of V variants together, raw and EMA, beside one variant after another.
 
 Untrained weights, which cost the same: sampling, decoding, features, their moments, FID, CLIP score and the rows
-written to the run folders, by flowzoo.scoring_stacked, and for the peer `solo` by flowzoo.scoring. A network pass is
+written to the run folders, by flowzoo.scoring_loop; the peer `solo` is one of them by itself. A network pass is
 one image through the network once; guidance other than 0 and 1 takes two a step. Settings of one step come first, for
 warming up.
 """
@@ -77,21 +77,21 @@ def measure(args: Namespace, report: Report) -> int:
         alone = configs([*given, "sweep=solo"], 1)
 
         from flowzoo.bench.measure import Measure, forward_flops, peak_gib
-        from flowzoo.bench.scored import score_alone, score_together
+        from flowzoo.bench.scored import scored
         from flowzoo.build import device_of
 
         bench = Measure(args, report, device_of(cfgs[0]))
         bench.product()
         flops = forward_flops(cfgs[0])
         rates: dict[str, float] = {}
-        for name, score, some in (("stacked", score_together, cfgs), ("solo", score_alone, alone)):
+        for name, some in (("stacked", cfgs), ("solo", alone)):
             if name == "solo" and name not in peers:
                 continue
             about = {"measure": name, "variants": len(some)}
             with report.measuring(**about):
                 seconds: dict[tuple[int, float], float] = defaultdict(float)  # by setting
                 passes: dict[tuple[int, float], int] = defaultdict(int)
-                for row in score(some):
+                for row in scored(some):
                     if row.steps > 1:
                         seconds[row.steps, row.guidance] += row.seconds
                         passes[row.steps, row.guidance] += row.nfe * args.samples * passes_a_call(row.guidance)

@@ -9,11 +9,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
-from flowzoo.build import Built, build, build_stack, device_of, source_of
+from flowzoo.build import Built, build, device_of, source_of
 from flowzoo.runs.store import Run
 from flowzoo.scoring import Evaluation, Scoring, Setting
-from flowzoo.scoring_stacked import score_stack
-from flowzoo.training.checkpoint import BEST, prefixed, save_weights
+from flowzoo.scoring_loop import score
+from flowzoo.training.checkpoint import BEST, save_weights, weights_of
+from flowzoo.training.ema import EMA
 
 
 class Row(NamedTuple):
@@ -51,36 +52,25 @@ class ClockedScoring(Scoring):
         return row
 
 
-def score_together(cfgs: Sequence[DictConfig]) -> list[Row]:
+def scored(cfgs: Sequence[DictConfig]) -> list[Row]:
     """All runs in one program, each raw and EMA."""
-    runs, _ = _untrained(cfgs)
-    built = build_stack(cfgs, [run.path for run in runs], source_of(cfgs[0], "train"))
+    runs = [Run.create(cfg) for cfg in cfgs]
+    built = build(cfgs, [run.path for run in runs], source_of(cfgs[0], "train"))
+    _seem_trained(cfgs[0], runs, built)
     evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, source_of(cfgs[0], "val"), device_of(cfgs[0]))
     clock = Clock()
     scorings = {i: ClockedScoring(cfgs[i], run, evaluation, clock) for i, run in enumerate(runs)}
-    score_stack(cfgs, scorings, built, Progress(disable=True))
+    score(scorings, built, BEST, Progress(disable=True))
     return clock.rows
 
 
-def score_alone(cfgs: Sequence[DictConfig]) -> list[Row]:
-    """One run, the first."""
-    cfg = cfgs[0]
-    (run,), built = _untrained(cfgs[:1])
-    evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))
-    clock = Clock()
-    scoring = ClockedScoring(cfg, run, evaluation, clock)
-    list(scoring.score(built, run.path / "checkpoints" / BEST, Progress(disable=True)))
-    return clock.rows
-
-
-def _untrained(cfgs: Sequence[DictConfig]) -> tuple[list[Run], Built]:
-    """Folders of runs that seem trained; they share one file of initial weights."""
-    runs = [Run.create(cfg) for cfg in cfgs]
-    built = build(cfgs[0], runs[0].path, source_of(cfgs[0], "train"))
-    average = instantiate(cfgs[0].ema, backbone=built.backbone).state_dict()
+def _seem_trained(cfg: DictConfig, runs: Sequence[Run], built: Built) -> None:
+    """The runs share one file of initial weights."""
+    rows = built.network.flat.detach()[:1]
+    average: EMA = instantiate(cfg.ema)
+    average.start(rows)
     best = runs[0].path / "checkpoints" / BEST
-    save_weights(best, prefixed(built.backbone.state_dict()), average, 1, 0.0)
+    save_weights(best, weights_of(built.network, {"weights": rows, "ema": average.state()}, 0), 1, 0.0)
     for run in runs[1:]:
         (run.path / "checkpoints").mkdir(exist_ok=True)
         os.link(best, run.path / "checkpoints" / BEST)
-    return runs, built

@@ -57,7 +57,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import flowzoo_step, taking
         from flowzoo.bench.processes import together
-        from flowzoo.bench.subject import Solo, Stack
+        from flowzoo.bench.subject import Subject
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
@@ -69,13 +69,13 @@ def measure(args: Namespace, report: Report) -> int:
         bench = Measure(args, report, device)
         bench.product()
         (folder / "one").mkdir()
-        fresh = lambda: build(cfg, folder / "one", source_of(cfg, "train"))  # noqa: E731
+        fresh = lambda: build([cfg], [folder / "one"], source_of(cfg, "train"))  # noqa: E731
         flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:
             with report.measuring(measure=name, variants=len(some)):
-                subject = Stack(some, folder / name, ours)
+                subject = Subject(some, folder / name, ours)
                 for loop in loops:
                     run = {"bare": subject.bare, "lightning": subject.lightning}[loop]
                     key = name if loop == "lightning" else f"{name}-{loop}"
@@ -102,7 +102,7 @@ def measure(args: Namespace, report: Report) -> int:
         for peer in peers:
             if peer == "eager":
                 with report.measuring(peer=peer), fused.without():
-                    solo = Solo(cfg, folder / peer, None)
+                    solo = Subject([cfg], folder / peer, None)
                     rates[peer] = bench.time(solo.lightning, flops, peer=peer, loop="lightning")
                     del solo
             elif peer in MODES:
@@ -116,7 +116,7 @@ def measure(args: Namespace, report: Report) -> int:
             bench.clear()
         report.line(ratios=ratios(rates, args))
         if args.profile:  # after all that is timed, which a profiler may slow down
-            bench.profile(lambda: Stack(cfgs, folder / "profile", ours))
+            bench.profile(lambda: Subject(cfgs, folder / "profile", ours))
     return 1 if report.failed else 0
 
 
@@ -139,10 +139,10 @@ def ratios(rates: dict[str, float | None], args: Namespace) -> dict[str, float]:
 def dealt(ready: Callable[[], object], texts: Sequence[str], folder: str, mode: str | None, *laps: float) -> float:
     """Variant-steps a second of one GPU's share, in a process of its own."""
     from flowzoo.bench.stopwatch import Stopwatch
-    from flowzoo.bench.subject import Stack
+    from flowzoo.bench.subject import Subject
 
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
-    Stack([_read(text) for text in texts], Path(folder), mode).lightning(watch)
+    Subject([_read(text) for text in texts], Path(folder), mode).lightning(watch)
     return len(texts) * watch.rate
 
 
@@ -161,7 +161,7 @@ def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps:
     device = device_of(cfg)
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
     with fused.without():
-        watch.run(flowzoo_step(cfg, build(cfg, Path(folder)), device, MODES[mode]), device)
+        watch.run(flowzoo_step(cfg, build([cfg], [Path(folder)]), device, MODES[mode]), device)
     return watch.rate
 
 

@@ -45,7 +45,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.backbones import fused
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import diffusers_step, flowzoo_step, taking
-        from flowzoo.bench.subject import Solo, Stack, Subject
+        from flowzoo.bench.subject import Subject
         from flowzoo.build import build, compile_mode_of, device_of, source_of
 
         device = device_of(cfg)
@@ -54,13 +54,12 @@ def measure(args: Namespace, report: Report) -> int:
         bench.product()
         path = Path(folder) / "bench"
         path.mkdir()
-        fresh = lambda: build(cfg, path, source_of(cfg, "train"))  # noqa: E731
+        fresh = lambda: build([cfg], [path], source_of(cfg, "train"))  # noqa: E731
         flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def subject_of(name: str, mode: str | None) -> Subject:
-            # as flowzoo.training.fit.fit chooses
-            return Stack([cfg], path / name, mode) if mode == "reduce-overhead" else Solo(cfg, path / name, mode)
+            return Subject([cfg], path / name, mode)
 
         def both(name: str, mode: str | None) -> None:
             subject = subject_of(name, mode)

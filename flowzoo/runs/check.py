@@ -114,7 +114,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda"),
     "trainer.devices": either(one_of("auto"), integer(1), list_of(integer(0))),
     "trainer.num_nodes": integer(1),
-    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"),
+    "trainer.strategy": one_of("auto", "ddp", "sharded"),
     "trainer.val_every": integer(1),
     "trainer.val_samples": integer(1),
     "trainer.checkpoint_every": integer(1),
@@ -166,7 +166,6 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "backbone": ("channels", "image_size", "text"),
     "data.source": ("split",),
     "autoencoder": ("mean", "std"),
-    "ema": ("backbone",),
 }
 
 # What evaluation and sampling are told beside the config of their run.
@@ -236,11 +235,11 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def check_optimizer(cfg: DictConfig) -> None:
-    """Raises RunError for an optimiser of one's own where the run would be trained by another in silence."""
+    """Raises RunError for an optimiser of one's own: the run would be trained by another in silence."""
     if not str(cfg.optimizer.get("_target_")).startswith("flowzoo."):  # torch is imported for others alone
         from flowzoo.training.fit import check_optimizer
 
-        check_optimizer(cfg, is_stacked(cfg))
+        check_optimizer(cfg)
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:
@@ -260,10 +259,6 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     size, patch = values["data"].get("source", {}).get("image_size"), backbone.get("patch_size")
     if size and patch and size % patch:
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")
-    if (trainer.get("strategy"), trainer.get("precision")) == ("fsdp", "64-true"):
-        raise ValueError(
-            "trainer.precision=64-true with trainer.strategy=fsdp: allowed are auto, 32-true and bf16-mixed"
-        )
     devices = trainer.get("devices")
     if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
         raise ValueError(

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -59,6 +59,24 @@ def tell(program: str, complaints: Iterable[str]) -> int:
     for line in lines:
         print(f"{program}: {line}", file=sys.stderr)
     return 1 if lines else 0
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole.
+
+    Raises RunError for a full disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with saying(f"cannot write {path}"):
+        try:
+            write(beside)
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
+            raise
 
 
 @contextmanager

@@ -28,15 +28,13 @@ def alone(cfg: DictConfig) -> DictConfig:
 
 def check_stack(values: Mapping[str, Any]) -> None:
     """Raises ValueError for a config that cannot be trained in a stack."""
-    trainer = values["trainer"]
+    trainer, processes = values["trainer"], values["stack"]["processes"]
     devices, nodes = trainer["devices"], trainer["num_nodes"]
-    if (devices, nodes) not in ((1, 1), ("auto", 1)):
+    if (devices, nodes) != (1, 1) and processes not in (1, "auto"):
         raise ValueError(
-            f"trainer.devices={devices} and trainer.num_nodes={nodes} with trainer=stacked: "
-            "allowed are 1 and 1; stack.processes deals variants to several GPUs"
+            f"stack.processes={processes} with trainer.devices={devices} and trainer.num_nodes={nodes}: allowed is "
+            "auto; variants are dealt to processes, or several processes train each stack together"
         )
-    if trainer["strategy"] != "auto":
-        raise ValueError(f"trainer.strategy={trainer['strategy']} with trainer=stacked: allowed is auto")
 
 
 def grouped(cfgs: Sequence[DictConfig]) -> list[list[DictConfig]]:

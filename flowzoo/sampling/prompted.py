@@ -14,7 +14,7 @@ from torch import Tensor
 from flowzoo.build import build, device_of
 from flowzoo.runs.store import Run
 from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import load_weights
+from flowzoo.training.checkpoint import read_row
 
 BATCH = 100
 
@@ -25,10 +25,13 @@ def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts:
     Image k of every prompt starts from the same noise, whatever the run. Raises FileNotFoundError without a checkpoint.
     """
     device = device_of(cfg)
-    built = build(cfg, run.path)
-    load_weights(run.path / "checkpoints" / f"{options.checkpoint}.ckpt", built.backbone, options.weights)
-    text = built.to(device).text
-    generator = Generator(built.backbone, built.formulation, instantiate(cfg.solver), device, None)
+    built = build([cfg], [run.path])
+    row, _ = read_row(run.path / "checkpoints" / f"{options.checkpoint}.ckpt", built.network, options.weights)
+    network = built.network.holding(row[None].to(device)).to(device).requires_grad_(False)
+    built.autoencoder.to(device)
+    text = built.text
+    text.to(device)
+    generator = Generator(network, built.formulation, instantiate(cfg.solver), device, None)
     size = built.autoencoder.latent_size(built.image_size)
     noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, size, size))
     noise = noise.repeat(len(prompts), 1, 1, 1)
@@ -38,7 +41,7 @@ def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts:
     for first, n in batches(len(noise), BATCH):
         part = slice(first, first + n)
         made = generator(noise[part], encoded.rows(index[part]), text.null(n), options.steps, float(options.guidance))
-        images.append(built.autoencoder.decode(made.latents).cpu())
+        images.append(built.autoencoder.decode(made.latents[0]).cpu())
     return torch.cat(images)
 
 

@@ -2,46 +2,41 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from flowzoo.runs import signals
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run
-from flowzoo.training.checkpoint import BEST, LAST, save_weights
-from flowzoo.training.module import Trained
+from flowzoo.training.checkpoint import BEST, LAST, save_weights, weights_of
+from flowzoo.training.module import TrainingModule
 from flowzoo.training.progress import TrainingProgress
 
 
 class Cadence(Callback):
-    """EMA, records, divergence, validation, checkpoint, interruption: in this order after every step.
+    """Divergence, records, validation, checkpoint, interruption: in this order after every step of V runs.
 
-    Of one run, or of V that are trained together. A checkpoint is written after everything else of its step, so going
-    on from it repeats nothing and skips nothing. `validate` returns {"raw": losses, "ema": losses}, each [V, times]; of
-    each run the weights with the lowest EMA loss are kept as best.ckpt. A run that diverged is left as it was; the
-    others go on, until none is left. At step `until` everything is saved and training pauses.
+    A checkpoint is written after everything else of its step, so going on from it repeats nothing and skips nothing. Of
+    each run the weights with the lowest validation loss of their average are kept as best.ckpt. A run that diverged is
+    left as it was; the others go on, until none is left. At step `until` everything is saved and training pauses.
     """
 
     def __init__(
         self,
         runs: Sequence[Run],
-        validate: Callable[[], dict[str, Tensor]],
         notice: Notice,
-        waited: Callable[[], float],
         batch_size: int,
         log_every: int,
         val_every: int,
         checkpoint_every: int,
         until: int | None = None,
     ) -> None:
-        self.runs, self.validate, self.notice, self.waited = runs, validate, notice, waited
+        self.runs, self.notice = runs, notice
         self.batch_size, self.until = batch_size, until
         self.log_every, self.val_every, self.checkpoint_every = log_every, val_every, checkpoint_every
-        self.best = [math.inf] * len(runs)
         self.diverged_at: list[int | None] = [None] * len(runs)
         self.interrupted = False
 
@@ -55,21 +50,20 @@ class Cadence(Callback):
         return [i for i, at in enumerate(self.diverged_at) if at is None]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, Trained)
+        assert isinstance(module, TrainingModule)
         if trainer.is_global_zero:
             for run in self.runs:
                 run.truncate_metrics(trainer.global_step)
         signals.install()  # again: Lightning has just put its own SIGTERM handler before ours
         title = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} variants"
-        self.progress = TrainingProgress(title, module.steps, trainer.global_step)
-        self._since = (time.perf_counter(), trainer.global_step, self.waited())
+        self.progress = TrainingProgress(title, module.program.steps, trainer.global_step)
+        self._since = (time.perf_counter(), trainer.global_step, module.program.task.waited)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, Trained)
+        assert isinstance(module, TrainingModule)
         step = trainer.global_step
-        end = step == module.steps
+        end = step == module.program.steps
         due = lambda every: end or step % every == 0  # noqa: E731
-        module.ema.update(module.backbone, step)
         self.progress.advance(step)
         stop = self.notice.given(trainer)
         pause = stop or step == self.until
@@ -98,20 +92,20 @@ class Cadence(Callback):
         if hasattr(self, "progress"):
             self.progress.close()
 
-    def _look_for_divergence(self, module: Trained) -> None:
-        for i, at in enumerate(module.diverged_at.tolist()):
+    def _look_for_divergence(self, module: TrainingModule) -> None:
+        for i, at in enumerate(module.program.diverged_at.tolist()):
             if at and self.diverged_at[i] is None:
                 self.diverged_at[i] = at
                 if len(self.runs) > 1:
                     self.progress.say(f"{self.runs[i].path.name}  diverged at step {at}")
 
-    def _record(self, trainer: Trainer, module: Trained, step: int) -> None:
-        now, waited = time.perf_counter(), self.waited()
+    def _record(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
+        now, waited = time.perf_counter(), module.program.task.waited
         then, step_then, waited_then = self._since
         self._since = (now, step, waited)
         images_per_s = (step - step_then) * self.batch_size / (now - then)
         wait = (waited - waited_then) / (now - then)
-        means, rates = module.take_means(), module.learning_rates()
+        means, rates = module.program.take_means(), module.program.learning_rates(step)
         for i in self.alive:
             loss, norm = means[i]
             numbers = {"train_loss": loss, "grad_norm": norm, "lr": rates[i]}
@@ -119,22 +113,26 @@ class Cadence(Callback):
         steps_per_s = len(self.alive) * (step - step_then) / (now - then)
         self.progress.update(step, [means[i][0] for i in self.alive], images_per_s, steps_per_s, wait)
 
-    def _validate(self, trainer: Trainer, module: Trained, step: int) -> None:
-        by_t = {weights: losses.tolist() for weights, losses in self.validate().items()}
+    def _validate(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
+        program = module.program
+        by_t = {weights: losses.tolist() for weights, losses in program.validate().items()}
         by_t = trainer.strategy.broadcast(by_t)  # all must agree on what is best
-        shown = []
+        shown, better = [], []
         for i in self.alive:
             losses = {f"val_loss_{weights}": sum(all[i]) / len(all[i]) for weights, all in by_t.items()}
             if not all(math.isfinite(x) for x in losses.values()):
-                module.diverged_at[i] = step
+                program.diverged_at[i] = step
                 continue
             self._write(trainer, i, {"step": step, **losses, "val_loss_by_t": {w: all[i] for w, all in by_t.items()}})
             shown.append(losses)
-            if losses["val_loss_ema"] < self.best[i]:
-                self.best[i] = losses["val_loss_ema"]
-                state = module.member(i)
-                if trainer.is_global_zero:
-                    save_weights(self.runs[i].path / "checkpoints" / BEST, *state, step, self.best[i])
+            if losses["val_loss_ema"] < program.best[i]:
+                program.best[i] = losses["val_loss_ema"]
+                better.append(i)
+        if better:
+            state = program.state()  # every process takes part; the first one writes
+            for i in better if trainer.is_global_zero else []:
+                best = self.runs[i].path / "checkpoints" / BEST
+                save_weights(best, weights_of(program.network, state, i), step, program.best[i])
         self._look_for_divergence(module)
         if shown:
             self.progress.validated(step, [(x["val_loss_ema"], x["val_loss_raw"]) for x in shown])
@@ -145,9 +143,3 @@ class Cadence(Callback):
         numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
         for logger in trainer.loggers[i : i + 1]:  # one a run, or none
             logger.log_metrics(numbers, step=record["step"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = list(state_dict["best"])

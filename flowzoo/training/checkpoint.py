@@ -1,47 +1,108 @@
-"""Checkpoints: plain tensors and numbers under plain names, written beside and renamed, read strictly.
+"""Checkpoints: a file a run, plain tensors and numbers under plain names, written beside and renamed, read strictly.
 
-`last.ckpt` is Lightning's whole state, to go on from; `best.ckpt` holds the same `state_dict` and `ema` entries alone.
+`best.ckpt` holds `state_dict`, `ema`, `global_step` and `val_loss_ema`: what sampling and scoring need. `last.ckpt`
+holds the first three and what training goes on from. Runs that are trained together write a file each, the same as each
+would write alone.
 """
 
-import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor, nn
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
 
-from flowzoo.runs.files import RunError, saying
+from flowzoo.backbones.stacked import StackedBackbone
+from flowzoo.runs.files import RunError, write_atomically
 from flowzoo.training.ema import average
 
 PREFIX = "backbone."
 LAST, BEST = "last.ckpt", "best.ckpt"
+LIGHTNINGS = ("epoch", "global_step", "pytorch-lightning_version", "loops", "callbacks")  # kept as Lightning wrote them
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole.
+class Checkpoints(CheckpointIO):
+    """Maps what Lightning saves and loads to a file a run, whatever path the trainer names.
 
-    Raises RunError for a full disk.
+    Each file is written whole or not at all; a kill between two of them leaves variants at different steps, which
+    `load_checkpoint` refuses: they are brought to one step first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with saying(f"cannot write {path}"):
-        try:
-            write(beside)
-            with open(beside, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
-            raise
+
+    def __init__(self, paths: Sequence[Path], network: StackedBackbone) -> None:
+        self.paths, self.network = paths, network
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """All but those that diverged: their last checkpoint is the one before."""
+        program, common = checkpoint["program"], {name: checkpoint[name] for name in LIGHTNINGS}
+        for i, own in enumerate(self.paths):
+            if not program["diverged_at"][i]:
+                content = {**common, **self.of_run(program, i)}
+                write_atomically(own, lambda part, content=content: save(content, part))  # type: ignore[misc]
+
+    def of_run(self, program: Mapping[str, Any], i: int) -> dict[str, Any]:
+        """The share of variant i in a program's state."""
+        cut = lambda rows: self.network.cut(rows[i].detach().to("cpu", copy=True))  # noqa: E731
+        loss, norm, count = program["since_last_record"]
+        return {
+            **weights_of(self.network, program, i),
+            "optimizer": {name: cut(x) if x.ndim else x.cpu() for name, x in program["optimizer"].items()},
+            "since_last_record": [loss[i], norm[i], count],
+            "val_loss_ema": program["best"][i],
+        }
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """ValueError where the runs are at different steps."""
+        each = [load(own) for own in self.paths]
+        steps = sorted({one["global_step"] for one in each})
+        if len(steps) > 1:
+            raise ValueError(f"checkpoints of steps {steps} cannot go on together; allowed: all of one step")
+        rows = lambda states: torch.stack([self.network.row(state) for state in states])  # noqa: E731
+        first = each[0]
+        losses, norms, counts = zip(*(one["since_last_record"] for one in each), strict=True)
+        program = {
+            "weights": rows(plain(one["state_dict"]) for one in each),
+            "ema": {**first["ema"], "shadow": rows(one["ema"]["shadow"] for one in each)},
+            "optimizer": {
+                name: x if isinstance(x, Tensor) else rows(one["optimizer"][name] for one in each)
+                for name, x in first["optimizer"].items()
+            },
+            "since_last_record": [list(losses), list(norms), counts[0]],
+            "best": [one["val_loss_ema"] for one in each],
+        }
+        nothing: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}  # Lightning's own
+        return {**{name: first[name] for name in LIGHTNINGS}, **nothing, "program": program}
+
+    def remove_checkpoint(self, path: Any) -> None:
+        raise NotImplementedError("checkpoints of runs are replaced, never removed")
+
+
+def weights_of(network: StackedBackbone, program: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """`state_dict` and `ema` of variant i, on the CPU, from a program's state."""
+    cpu = lambda rows: rows[i].detach().to("cpu", copy=True)  # noqa: E731
+    ema = program["ema"]
+    return {
+        "state_dict": {PREFIX + name: value for name, value in network.member(cpu(program["weights"])).items()},
+        "ema": {**ema, "shadow": network.cut(cpu(ema["shadow"]))},
+    }
+
+
+def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's state from the one that checkpoints hold."""
+    return {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
 
 
 def save(content: Mapping[str, Any], path: Path) -> None:
     """torch.save, with what the system refuses among the causes of its error: given a name it says less."""
     with open(path, "wb") as file:
         torch.save(content, file)
+
+
+def save_weights(path: Path, weights: Mapping[str, Any], step: int, val_loss: float) -> None:
+    """What evaluation and sampling need, and nothing else; `weights` as `weights_of` gives them."""
+    content = {**weights, "global_step": step, "val_loss_ema": val_loss}
+    write_atomically(path, lambda part: save(content, part))
 
 
 def load(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -57,29 +118,6 @@ def load(path: Path, mmap: bool = False) -> dict[str, Any]:
         ) from error
 
 
-class AtomicIO(TorchCheckpointIO):
-    """Lightning's way of writing checkpoints, but whole or not at all."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write_atomically(Path(path), lambda part: save(checkpoint, part))
-
-    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        return load(Path(path))
-
-
-def prefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's state_dict as the one of the whole module that checkpoints hold."""
-    return {PREFIX + name: value for name, value in state.items()}
-
-
-def save_weights(
-    path: Path, state_dict: Mapping[str, Tensor], ema: Mapping[str, Any], step: int, val_loss: float
-) -> None:
-    """What evaluation and sampling need, and nothing else."""
-    content = {"state_dict": state_dict, "ema": ema, "global_step": step, "val_loss_ema": val_loss}
-    write_atomically(path, lambda part: save(content, part))
-
-
 def step_of(path: Path) -> int:
     """Raises as `load`."""
     return load(path, mmap=True)["global_step"]
@@ -88,25 +126,19 @@ def step_of(path: Path) -> int:
 def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:
     """The `raw` or `ema` state of the backbone in a checkpoint, and its step. Raises as `load`."""
     content = load(path)
-    state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    state = plain(content["state_dict"])
     if weights == "ema":
         state.update(average(content["ema"]) or {})
     return state, content["global_step"]
 
 
-def load_state(backbone: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Strictly. ValueError names `path`, where the state comes from."""
-    try:
-        backbone.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this backbone: {error}") from None
-
-
-def load_weights(path: Path, backbone: nn.Module, weights: str) -> int:
-    """Puts the `raw` or `ema` weights of a checkpoint into `backbone`, strictly; returns their step.
-
-    Raises FileNotFoundError, RunError and ValueError with a message for the user.
-    """
+def read_row(path: Path, network: StackedBackbone, weights: str) -> tuple[Tensor, int]:
+    """The same as a row [P] of `network`. ValueError names `path` where the weights are another backbone's."""
     state, step = read_weights(path, weights)
-    load_state(backbone, state, path)
-    return step
+    unknown = state.keys() - network.shapes.keys() - network.skeleton.state_dict().keys()
+    try:
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))} is no weight of it")
+        return network.row(state), step
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this backbone: {error}") from None

@@ -1,32 +1,28 @@
-"""Trains a run, or a stack of them, to the last step, from the start or from where it was interrupted."""
+"""Trains V runs together, V >= 1, from the step at which they stand to the last one."""
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from hydra.utils import get_object, instantiate
 from lightning import Trainer
-from lightning.pytorch.plugins.io import CheckpointIO
 from omegaconf import DictConfig
-from torch import Tensor
 
-from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of, precision_of, stack_of_one
+from flowzoo.build import Built, compile_mode_of, device_of, is_half, processes_of
 from flowzoo.data.loader import Batches
-from flowzoo.data.source import Source, shuffled
-from flowzoo.encoders.text import TextEncoders
-from flowzoo.metrics.validation import ValidationBatch, validation_loss
+from flowzoo.data.source import Source
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run, RunError
+from flowzoo.tasks.formulation import FormulationTask
 from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
-from flowzoo.training.checkpoint import LAST, AtomicIO
-from flowzoo.training.members import Members
-from flowzoo.training.module import Trained, TrainingModule
-from flowzoo.training.optimizer import is_stackable, not_stackable
-from flowzoo.training.sharded import strategy_of
-from flowzoo.training.stacked import StackedModule
+from flowzoo.training.checkpoint import LAST, Checkpoints
+from flowzoo.training.module import TrainingModule
+from flowzoo.training.optimizer import is_ours, not_ours
+from flowzoo.training.processes import strategy_of
+from flowzoo.training.program import Program
 from flowzoo.training.surroundings import environments_of
 
 
@@ -37,42 +33,21 @@ class Outcome:
     interrupted: bool
 
 
-def fit(cfg: DictConfig, run: Run, built: Built, train: Source, val: Source, until: int | None = None) -> Outcome:
-    """Trains to the last step, or to `until`, where checkpoints/ holds last.ckpt and best.ckpt.
+def fit(
+    cfgs: Sequence[DictConfig],
+    runs: Sequence[Run],
+    built: Built,
+    train: Source,
+    val: Source,
+    step: int,
+    until: int | None = None,
+) -> Outcome:
+    """Trains runs that stand at the same `step`, to the last step or to `until`.
 
-    Says how far it came and why it ended. Alone on a GPU a run is a stack of one, whose step is one CUDA graph.
+    Afterwards checkpoints/ of each holds last.ckpt and best.ckpt. Says how far they came and why it ended.
     """
-    if is_captured(cfg):
-        return fit_stack([cfg], [run], stack_of_one(built), train, val, step_of(run), until)
-    batches: list[Batches] = []
-
-    def stream(on: torch.device, rank: int, world: int) -> Batches:
-        built.text.to(on)
-        batches.append(batches_of(cfg, built.text, train, on, rank, world))
-        return batches[-1]
-
-    module = solo_module(cfg, built, compile_mode_of(cfg, device_of(cfg)), stream)
-    wait = lambda: sum(b.wait for b in batches)  # noqa: E731
-    resume = (run.path / "checkpoints" / LAST).is_file()
-    return train_module([cfg], [run], module, val, wait, AtomicIO(), resume, until)
-
-
-def solo_module(
-    cfg: DictConfig, built: Built, compile_mode: str | None, stream: Callable[[torch.device, int, int], Batches]
-) -> TrainingModule:
-    return TrainingModule(
-        built.backbone,
-        built.formulation,
-        built.autoencoder,
-        built.text,
-        instantiate(cfg.ema, backbone=built.backbone),
-        instantiate(cfg.optimizer),
-        seed=cfg.seed,
-        steps=cfg.trainer.steps,
-        clip_norm=cfg.trainer.clip_norm,
-        compile_mode=compile_mode,
-        stream=stream,
-    )
+    program = program_of(cfgs, built, train, val, compile_mode_of(cfgs[0], device_of(cfgs[0])))
+    return train_program(cfgs, runs, program, step > 0, until)
 
 
 def step_of(run: Run) -> int:
@@ -81,116 +56,64 @@ def step_of(run: Run) -> int:
     return checkpoint.step_of(path) if path.is_file() else 0
 
 
-def is_captured(cfg: DictConfig) -> bool:
-    """Whether the run's steps can be CUDA graphs: on one GPU."""
-    t = cfg.trainer
-    alone = (t.devices, t.num_nodes, t.strategy) == (1, 1, "auto")
-    return alone and compile_mode_of(cfg, device_of(cfg)) == "reduce-overhead"
+def check_optimizer(cfg: DictConfig) -> None:
+    """Raises RunError for an optimiser of one's own, whose place flowzoo's AdamW would silently take."""
+    if not is_ours(get_object(cfg.optimizer._target_)):
+        raise RunError(not_ours(cfg.optimizer._target_))
 
 
-def check_optimizer(cfg: DictConfig, stacked: bool) -> None:
-    """Raises RunError for an optimiser of one's own where a stack's update would silently take its place."""
-    if (stacked or is_captured(cfg)) and not is_stackable(get_object(cfg.optimizer._target_)):
-        raise RunError(not_stackable(cfg.optimizer._target_))
-
-
-def fit_stack(
-    cfgs: Sequence[DictConfig],
-    runs: Sequence[Run],
-    built: BuiltStack,
-    train: Source,
-    val: Source,
-    step: int,
-    until: int | None = None,
-) -> Outcome:
-    """Trains runs that stand at the same `step` together, to the last step or to `until`."""
+def program_of(
+    cfgs: Sequence[DictConfig], built: Built, train: Source, val: Source, compile_mode: str | None
+) -> Program:
+    """What trains these runs; what they have in common is in the first config."""
     cfg = cfgs[0]
-    device = device_of(cfg)
-    batches: list[Batches] = []
 
-    def stream(on: torch.device, seeds: Sequence[int]) -> Sequence[Batches]:
-        built.text.to(on)
-        first = batches_of(cfg, built.text, train, on)
-        batches.extend(first if seed == cfg.seed else first.reseeded(seed) for seed in seeds)
-        return batches
+    def stream(device: torch.device, seeds: Sequence[int], rank: int, world: int) -> list[Batches]:
+        first = Batches(
+            train,
+            built.text,
+            batch_size=cfg.trainer.batch_size,
+            seed=seeds[0],
+            device=device,
+            cache=cfg.data.cache,
+            workers=cfg.data.workers,
+            rank=rank,
+            world=world,
+        )
+        return [first, *map(first.reseeded, seeds[1:])]
 
-    module = stacked_module(cfgs, built, compile_mode_of(cfg, device), stream)
-    paths = [run.path / "checkpoints" / LAST for run in runs]
-    checkpoints = Members(paths, built.backbone, module.rates, cfg.trainer.steps, device)
-    return train_module(cfgs, runs, module, val, lambda: sum(b.wait for b in batches), checkpoints, step > 0, until)
-
-
-def stacked_module(
-    cfgs: Sequence[DictConfig],
-    built: BuiltStack,
-    compile_mode: str | None,
-    stream: Callable[[torch.device, Sequence[int]], Sequence[Batches]],
-) -> StackedModule:
-    cfg = cfgs[0]
-    return StackedModule(
-        built.backbone,
+    task = FormulationTask(
         built.formulation,
         built.autoencoder,
         built.text,
-        instantiate(cfg.ema, backbone=built.backbone),
-        [instantiate(one.optimizer) for one in cfgs],
+        val,
         seeds=[one.seed for one in cfgs],
-        steps=cfg.trainer.steps,
-        clip_norm=cfg.trainer.clip_norm,
-        compile_mode=compile_mode,
+        val_samples=cfg.trainer.val_samples,
+        batch_size=cfg.trainer.batch_size,
         stream=stream,
     )
-
-
-def batches_of(
-    cfg: DictConfig, text: TextEncoders, train: Source, device: torch.device, rank: int = 0, world: int = 1
-) -> Batches:
-    return Batches(
-        train,
-        text,
-        batch_size=cfg.trainer.batch_size,
-        seed=cfg.seed,
-        device=device,
-        cache=cfg.data.cache,
-        workers=cfg.data.workers,
-        rank=rank,
-        world=world,
+    return Program(
+        built.network,
+        task,
+        instantiate(cfg.ema),
+        [instantiate(one.optimizer) for one in cfgs],
+        steps=cfg.trainer.steps,
+        clip_norm=cfg.trainer.clip_norm,
+        mixed=is_half(cfg, device_of(cfg)),
+        compile_mode=compile_mode,
     )
 
 
-def train_module(
-    cfgs: Sequence[DictConfig],
-    runs: Sequence[Run],
-    module: Trained,
-    val: Source,
-    waited: Callable[[], float],
-    checkpoints: CheckpointIO,
-    resume: bool,
-    until: int | None = None,
+def train_program(
+    cfgs: Sequence[DictConfig], runs: Sequence[Run], program: Program, resume: bool, until: int | None = None
 ) -> Outcome:
-    """Lightning's trainer around a module that trains `runs`. What they have in common is in the first config."""
+    """Lightning's trainer around a program that trains `runs`."""
     cfg = cfgs[0]
-    t, device = cfg.trainer, device_of(cfg)
-    held_out: list[ValidationBatch] = []
-
-    def validate() -> dict[str, Tensor]:
-        if not held_out:
-            held_out.append(_held_out(cfg, module, val))
-        losses = {}
-        module.backbone.eval()
-        with trainer.precision_plugin.forward_context():
-            losses["raw"] = _validation_loss(module, held_out[0], t.batch_size)
-            with module.ema.applied(module.backbone):
-                losses["ema"] = _validation_loss(module, held_out[0], t.batch_size)
-        module.backbone.train()
-        return {weights: x.reshape(len(runs), -1) for weights, x in losses.items()}
-
+    t = cfg.trainer
     notice = Notice()
     cadence = Cadence(
         runs,
-        validate,
         notice,
-        waited,
         batch_size=t.batch_size,
         log_every=t.log_every,
         val_every=t.val_every,
@@ -207,14 +130,17 @@ def train_module(
     trainer = Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
-        strategy=strategy_of(t.strategy),
+        strategy=strategy_of(processes_of(cfg)),
         num_nodes=t.num_nodes,
-        precision=precision_of(cfg, device),  # type: ignore[arg-type]
+        precision="64-true" if t.precision == "64-true" else "32-true",  # the program itself mixes precisions
         max_steps=t.steps,
         max_epochs=-1,
         logger=[instantiate(one.logger) for one in cfgs] if cfg.logger else False,
         callbacks=[cadence],
-        plugins=[checkpoints, *environments_of(cfg)],
+        plugins=[
+            Checkpoints([run.path / "checkpoints" / LAST for run in runs], program.network),
+            *environments_of(cfg),
+        ],
         default_root_dir=runs[0].path,  # where Lightning looks for a scheduler's checkpoints: never another run's
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -223,6 +149,7 @@ def train_module(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
+    module = TrainingModule(program, t.strategy)
     try:
         with notice.listening():
             trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
@@ -232,20 +159,3 @@ def train_module(
         raise
     # after the last step nobody asked the notice again
     return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted or notice.signal is not None)
-
-
-def _validation_loss(module: Trained, batch: ValidationBatch, size: int) -> Tensor:
-    """In pieces as large as the memory allows: on a GPU the training step's graph keeps what a step needs."""
-    while True:
-        try:
-            return validation_loss(module.backbone, module.formulation, batch, size)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-        size //= 2
-
-
-def _held_out(cfg: DictConfig, module: Trained, val: Source) -> ValidationBatch:
-    indices = shuffled(val, min(cfg.trainer.val_samples, len(val)))
-    images = torch.from_numpy(val.images(indices)).to(module.device)
-    return ValidationBatch.of(module.autoencoder.encode(images), module.text.encode([val.prompt(i) for i in indices]))

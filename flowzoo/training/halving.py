@@ -9,22 +9,20 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import Built, BuiltStack, compile_mode_of, device_of
+from flowzoo.build import Built, device_of
 from flowzoo.data.source import Source
-from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.runs.identity import backbone_label
 from flowzoo.runs.store import Run, RunError, data_of
-from flowzoo.sampling.generate import Generator
 from flowzoo.scoring import Evaluation
-from flowzoo.scoring_stacked import ROOM
-from flowzoo.training.checkpoint import LAST, load_state, read_weights
+from flowzoo.scoring_loop import Sampler
+from flowzoo.training.checkpoint import LAST, read_row
 from flowzoo.training.rungs import Rungs, decide, record, verdict
 
 
 class Halving:
-    """The rungs of runs that are trained together, or of one alone. Without conf/halving there are none."""
+    """The rungs of runs that are trained together. Without conf/halving there are none."""
 
-    def __init__(self, cfgs: Sequence[DictConfig], runs: Sequence[Run], built: Built | BuiltStack, val: Source) -> None:
+    def __init__(self, cfgs: Sequence[DictConfig], runs: Sequence[Run], built: Built, val: Source) -> None:
         self.cfgs, self.runs, self.built = cfgs, runs, built
         cfg = cfgs[0]
         self.at: dict[int, int] = {}  # images seen, by step
@@ -59,29 +57,19 @@ class Halving:
         return [i for i in places if not verdict(self.runs[i], images)]
 
     def _fids(self, places: Sequence[int]) -> list[float]:
-        device = device_of(self.cfgs[0])
-        for part in (self.evaluation.autoencoder, self.evaluation.text):
-            part.to(device)
-        paths = [self.runs[i].path / "checkpoints" / LAST for i in places]
-        states = [read_weights(path, "ema")[0] for path in paths]
-        torch.compiler.reset()  # of training; it compiles again, as after any interruption
-        mode = compile_mode_of(self.cfgs[0], device)
         evaluation, rungs = self.evaluation, self.rungs
-        if isinstance(self.built, BuiltStack):
-            template = self.built.backbone
-            flat = torch.stack([template.row(state).to(template.flat.dtype) for state in states])
-            stack = template.holding(flat).to(device).requires_grad_(False)
-            formulation = StackedFormulation([self.built.formulation.formulations[i] for i in places])
-            generator = Generator(stack, formulation, evaluation.solver, device, "default" if mode else None)
-        else:
-            backbone = self.built.backbone.to(device)
-            load_state(backbone, states[0], paths[0])
-            generator = Generator(backbone, self.built.formulation, evaluation.solver, device, mode)
-        batch = evaluation.cfg.evaluation.batch_size
-        size = min(batch, max(1, ROOM * batch // len(places)))
-        scores = evaluation.score(generator, rungs.steps, rungs.guidance, size, lambda n: None)
+        for part in (evaluation.autoencoder, evaluation.text):
+            part.to(evaluation.device)
+        paths = [self.runs[i].path / "checkpoints" / LAST for i in places]
+        rows = torch.stack([read_row(path, self.built.network, "ema")[0] for path in paths])
+        torch.compiler.reset()  # of training; it compiles again, as after any interruption
+        sampler, fids = Sampler(evaluation, self.built, rows, places), []
+        for first in range(0, len(places), sampler.at_once):
+            members = range(first, min(first + sampler.at_once, len(places)))
+            scores = sampler.score(members, rungs.steps, rungs.guidance, lambda n: None)
+            fids += [one.fid for one in scores if one.fid is not None]
         torch.compiler.reset()
-        return [one.fid for one in scores if one.fid is not None]
+        return fids
 
     def _group(self, i: int) -> str:
         """Runs of one group compare: the same data, backbone, seed, sampler setting and protocol."""

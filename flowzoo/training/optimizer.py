@@ -1,13 +1,12 @@
-"""AdamW with warm-up and decay: of one run, and of many whose weights are rows of one tensor."""
+"""AdamW with warm-up and decay, for V variants whose weights are the rows of one tensor."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 
 from flowzoo.training.adamw import adamw_step
 
@@ -29,75 +28,46 @@ class Optimizer:
         done = max(0, step - self.warmup_steps) / max(1, steps - self.warmup_steps)
         return warm * (1 - (1 - self.decay_to) * min(1.0, done))
 
-    def adamw(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.AdamW:
-        return torch.optim.AdamW(
-            parameters,
-            lr=self.lr,
-            betas=(self.betas[0], self.betas[1]),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=device.type == "cuda",
-        )
 
-    def schedule(self, adamw: torch.optim.Optimizer, steps: int) -> LambdaLR:
-        return LambdaLR(adamw, lambda step: self.factor(step, steps))
-
-
-def is_stackable(kind: Any) -> bool:
-    """Whether a stack updates as such optimisers do: ours, or one derived from it that changes its rates alone."""
+def is_ours(kind: Any) -> bool:
+    """Whether rows are updated as such an optimiser says: ours, or one derived from it that changes its rates alone."""
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         return False
-    return kind.adamw is Optimizer.adamw and kind.schedule is Optimizer.schedule
+    below = kind.__mro__[: kind.__mro__.index(Optimizer)]
+    own = {name for one in below for name in vars(one) if not name.startswith("__") and callable(getattr(one, name))}
+    return own <= {"factor"}
 
 
-def not_stackable(name: str) -> str:
+def not_ours(name: str) -> str:
     """Why an optimiser of one's own is refused, by the name of its class."""
     return (
-        f"optimizer={name}: stacks, and runs captured as CUDA graphs on a GPU, are updated by flowzoo's AdamW alone; "
-        "allowed: optimizer=adamw, or trainer=solo with trainer.compile=false or trainer.accelerator=cpu"
+        f"optimizer={name}: weights are updated by flowzoo's AdamW alone; allowed: optimizer=adamw, or a class derived "
+        "from flowzoo.training.optimizer.Optimizer that changes `factor` and nothing else"
     )
 
 
-class StackedAdamW(torch.optim.Optimizer):
-    """torch.optim.AdamW for V variants, rows of `flat` [V, P], each with its own rate, decay and gradient clipping.
+class RowAdamW:
+    """torch.optim.AdamW for V variants, the rows of a tensor [V, P], each with its own rate, decay and clipping.
 
     The step counter, the rates and the mask live on the device: nothing here waits for it, so that `update` can be part
     of a CUDA graph. The optimisers must agree in all but lr and weight_decay.
     """
 
-    def __init__(self, flat: nn.Parameter, optimizers: Sequence[Optimizer], steps: int) -> None:
+    def __init__(self, rows: Tensor, optimizers: Sequence[Optimizer], steps: int) -> None:
+        """`rows` [V, P] are updated in place; `steps` is the length of the whole training."""
         first = optimizers[0]
         for kind in map(type, optimizers):
-            if not is_stackable(kind):
-                raise ValueError(not_stackable(f"{kind.__module__}.{kind.__qualname__}"))
-        # lr is named for those who ask any optimiser for it; each row has its own
-        super().__init__([flat], {"lr": first.lr, "betas": tuple(first.betas), "eps": first.eps})
-        self.flat = flat
-        column: Callable[[list[float]], Tensor] = lambda x: torch.tensor(x, dtype=torch.float64, device=flat.device)  # noqa: E731
-        self._lr = column([o.lr for o in optimizers])
-        self._weight_decay = column([o.weight_decay for o in optimizers])
-        self._factors = column([first.factor(step, steps) for step in range(steps + 1)])
-        self.state[flat] = {
-            "step": torch.zeros((), device=flat.device),
-            "exp_avg": torch.zeros_like(flat),
-            "exp_avg_sq": torch.zeros_like(flat),
-        }
+            if not is_ours(kind):
+                raise ValueError(not_ours(f"{kind.__module__}.{kind.__qualname__}"))
+        self.rows, self.betas, self.eps = rows, (first.betas[0], first.betas[1]), first.eps
+        self._lr = self._column([o.lr for o in optimizers])
+        self._weight_decay = self._column([o.weight_decay for o in optimizers])
+        self._factors = self._column([first.factor(step, steps) for step in range(steps + 1)])
+        self.finished = torch.zeros((), dtype=torch.int64, device=rows.device)  # number of updates so far
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(rows), torch.zeros_like(rows)
 
-    def load_state_dict(self, state_dict: Any) -> None:
-        super().load_state_dict(state_dict)
-        state = self.state[self.flat]
-        state["step"] = state["step"].to(self.flat.device)
-
-    @property
-    def finished(self) -> Tensor:
-        """Number of updates so far, int64 []."""
-        return self.state[self.flat]["step"].long()
-
-    def step(self, closure: Any = None) -> Any:
-        """What a trainer calls; the closure computes gradients and calls `update`."""
-        if closure is not None:
-            with torch.enable_grad():
-                return closure()
+    def _column(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, device=self.rows.device)
 
     @torch.no_grad()
     def update(self, gradient: Tensor, clip: Tensor, alive: Tensor, copy: Tensor | None = None) -> None:
@@ -106,18 +76,27 @@ class StackedAdamW(torch.optim.Optimizer):
         Where `alive` [V] is False the row keeps its weights, whatever its gradient is. `copy` [V, P], in a precision of
         its own, has the new weights afterwards. On a GPU this is one pass over memory.
         """
-        beta1, beta2 = self.defaults["betas"]
-        state, dtype = self.state[self.flat], self.flat.dtype
-        finished = self.finished.reshape(1)
-        state["step"] += 1
-        t = state["step"].double()
-        lr = torch.where(alive, self._lr * self._factors.index_select(0, finished), 0)
+        beta1, beta2 = self.betas
+        dtype = self.rows.dtype
+        factor = self._factors.index_select(0, self.finished.reshape(1))
+        self.finished += 1
+        t = self.finished.double()
+        lr = torch.where(alive, self._lr * factor, 0)
         decay, rate = (1 - lr * self._weight_decay).to(dtype), (lr / (1 - beta1**t)).to(dtype)
         root_bias = torch.sqrt(1 - beta2**t).to(dtype)
         adamw_step(
-            self.flat.detach(), copy, state["exp_avg"], state["exp_avg_sq"], gradient,
-            alive, clip, decay, rate, root_bias, (beta1, beta2), self.defaults["eps"],
+            self.rows, copy, self.exp_avg, self.exp_avg_sq, gradient,
+            alive, clip, decay, rate, root_bias, self.betas, self.eps,
         )  # fmt: skip
+
+    def state(self) -> dict[str, Tensor]:
+        """`step` [] and the moments [V, P]: the tensors themselves, not copies."""
+        return {"step": self.finished, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the values of what `state` gave."""
+        for own, value in zip(self.state().values(), (state[name] for name in self.state()), strict=True):
+            own.copy_(value)
 
 
 def clip_factors(norms: Tensor, bound: float | None) -> Tensor:

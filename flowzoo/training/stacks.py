@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import build_stack, is_auto, other_data, source_of, sources_of
+from flowzoo.build import build, is_auto, other_data, processes_of, source_of, sources_of
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import check, shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of, explained, record_failure
+from flowzoo.training.job import train_and_score
 from flowzoo.training.memory import limit_of
-from flowzoo.training.stack import train_and_score_stack
 from flowzoo.training.surroundings import check_here
 
 
@@ -32,6 +32,8 @@ def run_stacks(cfgs: Sequence[DictConfig]) -> int:
     wanted = settings.processes
     processes = min(len(jobs), _gpus(cfgs[0]) if is_auto(wanted) else wanted)
     size = None if is_auto(settings.size) else int(settings.size)
+    if processes_of(cfgs[0]) > 1:  # which train each stack together, and must cut the runs alike
+        return _run_all(jobs, size or max(1, len(jobs)))
     if processes <= 1:
         return _run_all(jobs, size)
     shares = dealt(jobs, processes)
@@ -72,7 +74,7 @@ def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
         for stack in cut(group, sizes):
             check()
             try:
-                train_and_score_stack(stack)
+                train_and_score(stack)
             except Exception as error:
                 _failed(stack, error)
                 code = 1
@@ -94,7 +96,7 @@ def _fitting(group: Sequence[DictConfig]) -> int:
         return 1
     train, _ = sources_of(group[0])
     folders = [Run.create(cfg).path for cfg in group]
-    return limit_of(group[0], build_stack(group, folders, train))
+    return limit_of(group[0], build(group, folders, train))
 
 
 def described(sizes: Sequence[int]) -> str:

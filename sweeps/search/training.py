@@ -122,7 +122,7 @@ def _train(cfgs: Sequence[DictConfig]) -> None:
         if run_stacks(cfgs) == 130:
             raise KeyboardInterrupt
         return
-    from flowzoo.training.job import train_and_score
+    from flowzoo.train import run
 
     for cfg in cfgs:
-        attempt(train_and_score, cfg)
+        attempt(run, cfg)

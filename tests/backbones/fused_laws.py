@@ -15,7 +15,7 @@ from torch.func import vmap
 from flowzoo.backbones import fused
 from flowzoo.backbones.fused.linear import gradients_in
 from flowzoo.backbones.stacked import StackedBackbone
-from flowzoo.training.stacked import differentiate
+from flowzoo.training.program import differentiate
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

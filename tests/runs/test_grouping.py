@@ -47,9 +47,8 @@ def test_a_run_is_the_same_run_alone_or_stacked() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trainer.devices=2"], "trainer.devices=2"),
-        (["trainer.num_nodes=2"], "trainer.num_nodes=2"),
-        (["trainer.strategy=ddp"], "trainer.strategy=ddp with trainer=stacked: allowed is auto"),
+        (["trainer.devices=2", "stack.processes=2"], "stack.processes=2 with trainer.devices=2"),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: allowed is auto, ddp, sharded"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
         (["stack.size=0"], "stack.size=0: allowed is auto or an integer"),
         (["stack.processes=many"], "stack.processes=many"),

@@ -53,7 +53,7 @@ def train(backbone: str, precision: str, folder: Path, *words: str) -> dict[str,
     words = (f"variant={RUNS[backbone]}", f"backbone={backbone}", f"trainer.precision={precision}", *words)
     with config_loader() as loader:
         (cfg,) = map(alone, compose_jobs(loader, "train", [*WORDS, *words, f"runs={folder}"], multirun=True))
-    train_and_score(cfg)
+    train_and_score([cfg])
     run = Run.open(run_folder(cfg))
     records, (row,) = run.metrics(), run.rows()
     raw, ema = (read_weights(run.path / "checkpoints" / LAST, weights)[0] for weights in ("raw", "ema"))

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.lock import LOCK
 from flowzoo.runs.signals import handing_on
 from flowzoo.runs.store import FINISHED, Run, attempt
 from flowzoo.training import checkpoint
-from flowzoo.training.job import train_and_score
 from flowzoo.training.stacks import run_stacks
 
 WORDS = ["trainer.steps=60", "trainer.val_every=10", "trainer.checkpoint_every=2", "trainer.log_every=1"]
@@ -35,7 +35,7 @@ def run(cfgs: Sequence[DictConfig]) -> int:
         return run_stacks(cfgs)
     with suppress(KeyboardInterrupt):
         with handing_on():
-            attempt(train_and_score, cfgs[0])
+            attempt(train.run, cfgs[0])
         return 0
     return 130
 

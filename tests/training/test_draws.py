@@ -2,7 +2,7 @@ import torch
 
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.encoders.words import WordEncoder
-from flowzoo.training import draws
+from flowzoo.tasks import draws
 
 
 def test_what_is_dropped_does_not_depend_on_the_precision_of_training() -> None:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run, RunError, attempt
+from flowzoo.train import run as run_one
 from flowzoo.training import checkpoint
-from flowzoo.training.job import train_and_score
 from flowzoo.training.stacks import run_stacks
 
 WORDS = ("trainer.steps=6", "trainer.checkpoint_every=2", "trainer.val_every=3")
@@ -42,7 +42,7 @@ def last(run: Run) -> dict[str, torch.Tensor]:
 def twin(tiny: Callable[..., DictConfig]) -> Run:
     """The same run, undisturbed."""
     cfg = tiny(*WORDS, runs="twin")
-    train_and_score(cfg)
+    run_one(cfg)
     return Run(run_folder(cfg))
 
 
@@ -52,7 +52,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(
     cfg = tiny(*WORDS)
     run = Run(run_folder(cfg))
     with no_file_larger_than(0), pytest.raises(RunError, match=r"(cannot write|cannot lock) .*: File too large"):
-        attempt(train_and_score, cfg)
+        attempt(run_one, cfg)
     real, saved = checkpoint.save, []
 
     def second_time(content: dict, path: Path) -> None:
@@ -62,13 +62,13 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(
 
     monkeypatch.setattr(checkpoint, "save", second_time)
     with pytest.raises(RunError, match=r"^cannot write .*best\.ckpt: File too large$"):
-        attempt(train_and_score, cfg)
+        attempt(run_one, cfg)
     monkeypatch.undo()
     assert run.state == "failed"
     assert run.status["exception"].startswith("OSError: cannot write ")
     assert parts(run) == []
     assert checkpoint.step_of(run.path / "checkpoints" / "last.ckpt") == 2
-    attempt(train_and_score, cfg)
+    attempt(run_one, cfg)
     assert run.state == "done"
     torch.testing.assert_close(last(run), last(twin), rtol=0, atol=0)
     scores = [[(row["weights"], row["steps"], row["fid"], row["clip"]) for row in one.rows()] for one in (run, twin)]
@@ -82,11 +82,11 @@ def test_a_checkpoint_cut_short_is_named_with_what_to_do(twin: Run) -> None:
     whole = best.read_bytes()
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(RunError, match=r"cannot read .*/last\.ckpt, it is cut short .* --from scratch"):
-        attempt(train_and_score, cfg)
+        attempt(run_one, cfg)
     assert twin.state == "failed"
     assert best.read_bytes() == whole
     path.unlink()
-    attempt(train_and_score, cfg)
+    attempt(run_one, cfg)
     assert twin.state == "done"
 
 

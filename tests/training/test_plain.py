@@ -20,7 +20,7 @@ from flowzoo.backbones.crossdit import CrossDiT
 from flowzoo.backbones.dit import DiT
 from flowzoo.backbones.mmdit import MMDiT
 from flowzoo.backbones.uvit import UViT
-from flowzoo.build import build, build_stack, source_of
+from flowzoo.build import build, source_of
 from flowzoo.data.shapes import Shapes
 from flowzoo.encoders.text import TextEncoder, TextEncoders
 from flowzoo.encoders.tower import ClipTower
@@ -32,7 +32,7 @@ from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run
 from flowzoo.training.checkpoint import LAST, PREFIX, load
 from flowzoo.training.ema import average
-from flowzoo.training.fit import fit, fit_stack
+from flowzoo.training.fit import fit
 
 # What both sides are told. Epochs of 20 images end inside a batch of 8, some gradients are clipped and some are not,
 # and 255 * mean and 255 * std are whole numbers, which float32 holds. With AdamW's usual eps a gradient of 1e-8 would
@@ -100,7 +100,7 @@ def trained_alone(cfgs: Sequence[DictConfig]) -> list[Trained]:
     for cfg in cfgs:
         run = Run.create(cfg)
         with run.lock():
-            fit(cfg, run, build(cfg, run.path, train), train, val)
+            fit([cfg], [run], build([cfg], [run.path], train), train, val, 0)
     return list(map(result, cfgs))
 
 
@@ -110,7 +110,7 @@ def trained_together(cfgs: Sequence[DictConfig]) -> list[Trained]:
     with ExitStack() as locks:
         for run in runs:
             locks.enter_context(run.lock())
-        fit_stack(cfgs, runs, build_stack(cfgs, [run.path for run in runs], train), train, val, 0)
+        fit(cfgs, runs, build(cfgs, [run.path for run in runs], train), train, val, 0)
     return list(map(result, cfgs))
 
 

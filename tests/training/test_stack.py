@@ -12,9 +12,9 @@ from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
+from flowzoo.training.fit import step_of
 from flowzoo.training.job import train_and_score
-from flowzoo.training.stack import step_of, train_and_score_stack
-from flowzoo.training.stacked import StackedModule
+from flowzoo.training.program import Program
 
 DOUBLE = ["trainer.precision=64-true"]
 SHORT = [*DOUBLE, "trainer.steps=6", "trainer.val_every=3", "trainer.checkpoint_every=2"]
@@ -39,7 +39,7 @@ def jobs(tiny_jobs: Jobs) -> Jobs:
 
 def solo(cfgs: Iterable[DictConfig]) -> None:
     for cfg in cfgs:
-        train_and_score(cfg)
+        train_and_score([cfg])
 
 
 def checkpoint(cfg: DictConfig, name: str = "last") -> dict[str, Any]:
@@ -72,7 +72,7 @@ def assert_twins(ones: Sequence[DictConfig], others: Sequence[DictConfig]) -> No
             a, b = checkpoint(one, name), checkpoint(other, name)
             assert_near(a["state_dict"], b["state_dict"], 1e-10, name)
             assert_near(a["ema"], b["ema"], 1e-10, name)
-            rest = ("optimizer_states", "lr_schedulers", "callbacks", "global_step", "since_last_record")
+            rest = ("optimizer", "global_step", "since_last_record", "val_loss_ema")
             assert_near(*({k: c[k] for k in rest if k in c} for c in (a, b)), 1e-9, name)
         timing = ("images_per_s", "loader_wait", "seconds")
         runs = [Run.open(run_folder(cfg)) for cfg in (one, other)]
@@ -94,24 +94,15 @@ def test_every_family_after_20_steps_and_its_rows(jobs: Jobs) -> None:
     words = [*DOUBLE, "trainer.steps=20", "trainer.val_every=10", "trainer.checkpoint_every=10"]
     stack, each = jobs("stack", FAMILIES, *words, stacked=True), jobs("solo", FAMILIES, *words)
     assert [run_folder(cfg).name for cfg in stack] == [run_folder(cfg).name for cfg in each]
-    train_and_score_stack(stack)
+    train_and_score(stack)
     solo(each)
     assert_twins(stack, each)
-
-
-def test_a_stack_of_one_is_the_run_alone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a run on one GPU is trained."""
-    (alone_cfg,), (one,) = jobs("solo", ["eps_linear"], *SHORT), jobs("stack", ["eps_linear"], *SHORT)
-    train_and_score(alone_cfg)
-    monkeypatch.setattr("flowzoo.training.fit.is_captured", lambda _: True)
-    train_and_score(one)
-    assert_twins([one], [alone_cfg])
 
 
 def test_mixed_precision_updates_float32_weights(jobs: Jobs) -> None:
     words = ["trainer.precision=bf16-mixed", *SHORT[1:]]
     stack, each = (jobs(runs, ["rf", "edm_cos"], *words) for runs in ("stack", "solo"))
-    train_and_score_stack(stack)
+    train_and_score(stack)
     solo(each)
     for one, other in zip(stack, each, strict=True):
         assert {x.dtype for x in checkpoint(one)["state_dict"].values()} == {torch.float32}
@@ -128,7 +119,7 @@ def test_every_backbone(jobs: Jobs, backbone: str) -> None:
     sizes = ["backbone.depth=2", "backbone.width=32", "backbone.heads=2", "text=clip_words", "optimizer.lr=1e-2"]
     words += [*sizes, "evaluation.settings=[{steps: 2, guidance: 2.0}]", "trainer.checkpoint_every=3"]
     stack, each = (jobs(runs, ["rf", "edm_cos"], *words) for runs in ("stack", "solo"))
-    train_and_score_stack(stack)
+    train_and_score(stack)
     solo(each)
     assert_twins(stack, each)
 
@@ -142,7 +133,7 @@ def test_rates_decays_and_seeds_of_ones_own(jobs: Jobs) -> None:
             *jobs(runs, ["v_cos"], *SHORT, "optimizer.weight_decay=0.1", "seed=3"),
         ]
 
-    train_and_score_stack(cfgs("stack"))
+    train_and_score(cfgs("stack"))
     solo(cfgs("solo"))
     assert_twins(cfgs("stack"), cfgs("solo"))
 
@@ -159,8 +150,8 @@ def test_from_solo_to_stacked_to_solo(jobs: Jobs, monkeypatch: pytest.MonkeyPatc
     names = ["rf_lognorm_0.50_0.60", "v_cos"]
     moved, undisturbed = jobs("moved", names, *SHORT), jobs("undisturbed", names, *SHORT)
     for cfg in moved:
-        stopping_at(2, monkeypatch, lambda cfg=cfg: train_and_score(cfg))  # type: ignore[misc]
-    stopping_at(4, monkeypatch, lambda: train_and_score_stack(moved))
+        stopping_at(2, monkeypatch, lambda cfg=cfg: train_and_score([cfg]))  # type: ignore[misc]
+    stopping_at(4, monkeypatch, lambda: train_and_score(moved))
     assert [Run.open(run_folder(cfg)).status["step"] for cfg in moved] == [4, 4]
     assert [Run.open(run_folder(cfg)).state for cfg in moved] == ["preempted"] * 2
     solo(moved)
@@ -170,25 +161,25 @@ def test_from_solo_to_stacked_to_solo(jobs: Jobs, monkeypatch: pytest.MonkeyPatc
 
 def test_killed_between_two_files(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """One variant has the checkpoint of step 4 and the others that of step 2: those are brought up to it first."""
-    from flowzoo.training import members
+    from flowzoo.training import checkpoint as checkpoints
 
     names = ["rf", "eps_linear", "edm_rf"]
     killed, undisturbed = jobs("killed", names, *SHORT), jobs("undisturbed", names, *SHORT)
-    real, written = members.write_atomically, []
+    real, written = checkpoints.write_atomically, []
 
     def dies(path: Any, write: Any) -> None:
-        written.append(path)
-        if len(written) == 5:
+        written.append(path.name)
+        if written.count("last.ckpt") == 5:
             raise SystemError("killed")
         real(path, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr(members, "write_atomically", dies)
+        patch.setattr(checkpoints, "write_atomically", dies)
         with pytest.raises(SystemError):
-            train_and_score_stack(killed)
+            train_and_score(killed)
     assert [step_of(Run.open(run_folder(cfg))) for cfg in killed] == [4, 2, 2]
-    train_and_score_stack(killed)
-    train_and_score_stack(undisturbed)
+    train_and_score(killed)
+    train_and_score(undisturbed)
     assert_twins(killed, undisturbed)
 
 
@@ -197,22 +188,21 @@ def test_one_that_is_not_finite_leaves_the_others_bit_for_bit(
 ) -> None:
     names = ["rf", "v_cos", "edm_cos"]
     broken, whole = jobs("broken", names, *SHORT), jobs("whole", names, *SHORT)
-    real = StackedModule.training_step
+    real = Program.step
 
-    def training_step(self: StackedModule, batches: Any, i: int) -> torch.Tensor:
-        if self.global_step == 3:
-            with torch.no_grad():
-                self.backbone.flat[1] *= float("nan")
-        return real(self, batches, i)
+    def step(self: Program, batch: Any, number: int) -> None:
+        if number == 3:
+            self.rows[1] *= float("nan")
+        real(self, batch, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StackedModule, "training_step", training_step)
-        train_and_score_stack(broken)
-    train_and_score_stack(whole)
+        patch.setattr(Program, "step", step)
+        train_and_score(broken)
+    train_and_score(whole)
     for i in (0, 2):
         for name in ("last", "best"):
             one, other = (checkpoint(cfgs[i], name) for cfgs in (broken, whole))
-            for part in ("state_dict", "ema", "optimizer_states"):
+            for part in ("state_dict", "ema", "optimizer"):
                 assert_near(one.get(part, {}), other.get(part, {}), 0.0)
     runs = [Run.open(run_folder(cfg)) for cfg in broken]
     assert [run.state for run in runs] == ["done", "diverged", "done"]
@@ -221,13 +211,13 @@ def test_one_that_is_not_finite_leaves_the_others_bit_for_bit(
     assert all(r["step"] < 4 and "NaN" not in json.dumps(r) for r in runs[1].metrics())
     assert step_of(runs[1]) == 2
     assert "diverged at step 4" in capsys.readouterr().out
-    train_and_score_stack(broken)  # nothing to do
+    train_and_score(broken)  # nothing to do
 
 
 def test_all_diverge(jobs: Jobs) -> None:
     words = ["trainer.steps=6", "optimizer.lr=1e20", "optimizer.warmup_steps=0", "trainer.clip_norm=null"]
     cfgs = jobs("runs", ["rf", "v_cos"], *words)
-    train_and_score_stack(cfgs)
+    train_and_score(cfgs)
     assert [Run.open(run_folder(cfg)).state for cfg in cfgs] == ["diverged"] * 2
 
 
@@ -246,18 +236,18 @@ def test_interrupted_while_scoring_keeps_its_rows(jobs: Jobs, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "frechet_distance", dies)
         with pytest.raises(KeyboardInterrupt):
-            train_and_score_stack(cut)
-    assert [len(Run.open(run_folder(cfg)).rows()) for cfg in cut] == [2, 2]
-    train_and_score(cut[0])  # alone or together, what is missing is made
-    train_and_score_stack(cut)
-    train_and_score_stack(undisturbed)
+            train_and_score(cut)
+    assert sum(len(Run.open(run_folder(cfg)).rows()) for cfg in cut) == 5
+    train_and_score(cut[:1])  # alone or together, what is missing is made
+    train_and_score(cut)
+    train_and_score(undisturbed)
     assert_twins(cut, undisturbed)
 
 
 def test_a_run_that_another_process_trains_is_left_out(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
     cfgs = jobs("runs", ["rf", "v_cos"], "trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]")
     with Run.create(cfgs[0]).lock():
-        train_and_score_stack(cfgs)
+        train_and_score(cfgs)
     assert [Run.open(run_folder(cfg)).state for cfg in cfgs] == ["queued", "done"]
     assert "is being trained by" in capsys.readouterr().out
 
@@ -267,7 +257,7 @@ def test_a_stacked_run_can_be_sampled(jobs: Jobs) -> None:
     from flowzoo.sampling.prompted import sample_prompts
 
     cfgs = jobs("runs", ["rf", "v_cos"], "trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]")
-    train_and_score_stack(cfgs)
+    train_and_score(cfgs)
     trained = load_run("sample", [f"run={run_folder(cfgs[1])}", "prompt=a red circle", "n=2", "steps=2"])
     images = sample_prompts(trained.cfg, trained.run, trained.options, ["a red circle"])
     assert images.shape == (2, 3, 16, 16)

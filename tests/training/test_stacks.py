@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from flowzoo import train
-from flowzoo.build import build_stack, source_of
+from flowzoo.build import build, source_of
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.store import Interrupted, Run
@@ -37,7 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         for cfg in cfgs:
             Run.create(cfg).set_status("done")
 
-    monkeypatch.setattr(stacks, "train_and_score_stack", pretends)
+    monkeypatch.setattr(stacks, "train_and_score", pretends)
     return seen
 
 
@@ -56,12 +56,12 @@ def test_sizes_are_said_and_finished_runs_left_out(jobs: Jobs, seen, capsys) -> 
 
 def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) -> None:
     cfgs = jobs("rf,v_cos,eps_cos")
-    built = build_stack(cfgs[:1], [Run.create(alone(cfgs[0])).path], source_of(cfgs[0], "train"))
+    built = build(cfgs[:1], [Run.create(alone(cfgs[0])).path], source_of(cfgs[0], "train"))
     need = memory.estimated(cfgs[0], built)
-    assert need > memory.COPIES * built.backbone.flat.nbytes  # and the activations of a batch
+    assert need > memory.COPIES * built.network.flat.nbytes  # and the activations of a batch
     bigger = jobs("rf", "trainer.batch_size=64")[0]
     assert memory.estimated(bigger, built) - need == pytest.approx(
-        7 * (need - memory.COPIES * built.backbone.flat.nbytes)
+        7 * (need - memory.COPIES * built.network.flat.nbytes)
     )
     for variants, expected in ((0.5, 1), (2.5, 2), (3.5, 3)):
         monkeypatch.setattr(memory, "free_memory", lambda device, v=variants: v * need / memory.SHARE)
@@ -73,14 +73,14 @@ def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) ->
 
 def test_a_stack_that_fails_is_recorded_in_its_runs_and_passed_over(jobs: Jobs, seen, monkeypatch, capsys) -> None:
     cfgs = jobs("rf,v_cos,eps_cos", "stack.size=2")
-    pretends = stacks.train_and_score_stack
+    pretends = stacks.train_and_score
 
     def fails(part: Sequence[DictConfig]) -> None:
         if len(part) == 2:
             raise RuntimeError("out of memory")
         pretends(part)
 
-    monkeypatch.setattr(stacks, "train_and_score_stack", fails)
+    monkeypatch.setattr(stacks, "train_and_score", fails)
     assert run_stacks(cfgs) == 1
     assert states(cfgs) == ["failed", "failed", "done"]
     assert Run(run_folder(cfgs[0])).status["exception"] == "RuntimeError: out of memory"
@@ -95,7 +95,7 @@ def test_an_interruption_ends_it_all(jobs: Jobs, monkeypatch, capsys) -> None:
         calls.append(part)
         raise Interrupted("1 runs stopped")
 
-    monkeypatch.setattr(stacks, "train_and_score_stack", stops)
+    monkeypatch.setattr(stacks, "train_and_score", stops)
     assert run_stacks(cfgs) == 130
     assert len(calls) == 1
     assert "1 runs stopped; the same command goes on from here" in capsys.readouterr().err

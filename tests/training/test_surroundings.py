@@ -41,7 +41,7 @@ def test_one_device_on_one_node_is_one_process_whatever_the_tasks_of_the_job(
 ) -> None:
     within(job)
     cfg = tiny("trainer.steps=2")
-    train_and_score(cfg)
+    train_and_score([cfg])
     finished = Run(run_folder(cfg))
     assert finished.state == "done"
     assert finished.metrics()
@@ -90,7 +90,7 @@ def test_what_this_machine_lacks_is_told_before_anything_is_written(
     monkeypatch.setenv("CXX", "no-such-compiler")
     cfg = tiny(word)
     with pytest.raises(Unfit, match=said):
-        attempt(train_and_score, cfg)
+        attempt(run, cfg)
     words = [*tiny_words, word, f"trainer={engine}", f"runs={tmp_path / 'runs'}"]
     words = [w for w in words if not (w == "trainer.accelerator=cpu" and word.startswith("trainer.accelerator"))]
     monkeypatch.setattr("sys.argv", ["train", *words])

@@ -38,7 +38,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Instead of training, a run becomes what its m says; its folders are collected."""
     runs: list[Run] = []
 
-    def train(cfg) -> None:
+    def train(cfgs) -> None:
+        (cfg,) = cfgs
         run = Run.create(cfg)
         runs.append(run)
         if 0 < cfg.sampler.m < 0.1:
@@ -73,13 +74,14 @@ def test_interrupted_and_failing(trained: list[Run], tmp_path: Path, monkeypatch
     job = sys.modules["flowzoo.training.job"]
     real, calls = job.train_and_score, []
 
-    def faulty(cfg) -> None:
+    def faulty(cfgs) -> None:
+        (cfg,) = cfgs
         calls.append(cfg.sampler.m)
         if len(calls) == 2:
             raise KeyboardInterrupt
         if len(calls) == 4:
             raise OSError("once only")
-        real(cfg)
+        real(cfgs)
 
     monkeypatch.setattr(job, "train_and_score", faulty)
     assert main(["search", name]) == 130

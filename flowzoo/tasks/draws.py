@@ -1,4 +1,4 @@
-"""The random numbers of a training step: functions of (seed, step, purpose), drawn alike by solo and stacked runs."""
+"""The random numbers of a training step: functions of (seed, step, purpose)."""
 
 import torch
 from torch import Tensor
