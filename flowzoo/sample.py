@@ -38,7 +38,7 @@ def check(trained: Trained) -> None:
 
 
 def sample(trained: Trained) -> None:
-    from flowzoo.sampling.prompted import default_path, sample_prompts
+    from flowzoo.prompted import default_path, sample_prompts
     from flowzoo.scoring import save_grid
 
     prompts, options = prompts_of(trained), trained.options

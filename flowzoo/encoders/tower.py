@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowzoo.content import SHIPPED, sha256_of
-from flowzoo.metrics.extractor import load_clip, tokenizer
+from flowzoo.encoders.clip import load_clip, tokenizer
 
 _CHUNK = 512  # captions at once
 

@@ -430,26 +430,3 @@ def _paper() -> list[str]:
 
 
 TABLE: dict[str, dict[str, Any]] = {name: parse(name) for name in _paper()}
-
-
-def register_variants() -> None:
-    """Put the 61 into Hydra's ConfigStore as options of the group `variant`, by file name."""
-    from hydra.core.config_store import ConfigStore
-
-    # Hydra copies the whole store for every config that it loads and every group that it lists, and hands out copies of
-    # its nodes besides: with the 61 in it that alone would take seconds.
-    ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
-    for name, config in TABLE.items():
-        schedule, sampler = config["path"]["schedule"], config["sampler"]
-        node = {
-            "defaults": [
-                {"override /path": file_name(family(name.partition("/")[0] if name.startswith("rf") else name))},
-                {"override /sampler": word_of(sampler["_target_"])},
-                "_self_",
-            ],
-            "path": {"schedule": {key: value for key, value in schedule.items() if key != "_target_"}},
-            "sampler": {key: value for key, value in sampler.items() if key != "_target_"},
-        }
-        ConfigStore.instance().store(
-            group="variant", name=file_name(name), node=node, package="_global_", provider="flowzoo"
-        )

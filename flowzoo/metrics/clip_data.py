@@ -43,7 +43,7 @@ class CaptionedSet:
 
 
 def _chunk(source: "Source", context_length: int, indices: range) -> Chunk:
-    from flowzoo.metrics.extractor import tokenizer
+    from flowzoo.encoders.clip import tokenizer
 
     images = source.images(indices)  # first: captions are of what stands for an unreadable image
     captions = [source.captions(i) for i in indices]

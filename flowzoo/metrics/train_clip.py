@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from flowzoo.data.opening import opened
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
+from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
 from flowzoo.metrics.clip_data import Augment, CaptionedSet, load_set
-from flowzoo.metrics.extractor import Extractor, build_clip, save_clip, tokenizer
+from flowzoo.metrics.extractor import Extractor
 from flowzoo.paths import conf, user_path
 from flowzoo.randomness import generator
 from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values

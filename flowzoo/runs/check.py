@@ -12,8 +12,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from flowzoo.encoders.weights_file import check_weights
 from flowzoo.formulation import names
-from flowzoo.metrics.weights_file import check_weights
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of

@@ -32,8 +32,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from flowzoo.formulation import names
 from flowzoo.paths import conf
+from flowzoo.runs import variants
 from flowzoo.runs.canonical import canonical
 from flowzoo.runs.check import check_optimizer, check_train
 from flowzoo.runs.expand import Job, Repository, Template, compose_batch
@@ -63,7 +63,7 @@ def launch(
     Exits with 0, with 2 for a command that is refused, 1 where a job failed, 130 where one was interrupted.
     """
     program = f"flowzoo.{config_name}"
-    names.register_variants()
+    variants.register()
     args = get_args_parser().parse_args()
     jobs: list[DictConfig] = []
     try:
@@ -200,7 +200,7 @@ def check_distinct(folders: Iterable[Path]) -> None:
 @contextmanager
 def config_loader(config_dir: str | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader over conf/, for the block. A search path that does not exist is an error, not a warning."""
-    names.register_variants()
+    variants.register()
     search_path = create_config_search_path(str(conf()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowzoo.encoders.clip import build_clip, save_clip
 from flowzoo.encoders.tower import ClipTower
-from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
+from flowzoo.metrics.extractor import Extractor
 
 CAPTIONS = ["a red circle", "a small blue square left of a large green star on a black background", "", "star " * 40]
 

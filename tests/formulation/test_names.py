@@ -17,6 +17,7 @@ from flowzoo.formulation import names
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.limits import MODE_S_MAX
 from flowzoo.formulation.names import TABLE, check, check_solver, family, file_name, parse, variant_name
+from flowzoo.runs import variants
 
 CONF = Path(__file__).parents[2] / "conf"
 CLASS = "flowzoo.formulation."
@@ -243,7 +244,7 @@ def composed(tmp_path: Path):
         "sigma_data: 0.5\n"
         f"hydra: {{searchpath: ['file://{CONF}']}}\n"
     )
-    names.register_variants()
+    variants.register()
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         yield lambda *overrides: compose("main", list(overrides))
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from numbered import Numbers
 
-from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
+from flowzoo.encoders.clip import build_clip, save_clip
+from flowzoo.metrics.extractor import Extractor
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 16,

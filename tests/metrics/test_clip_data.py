@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from flowzoo.encoders.clip import tokenizer
 from flowzoo.metrics.clip_data import Augment, load_set
-from flowzoo.metrics.extractor import tokenizer
 from flowzoo.randomness import generator
 
 

@@ -8,15 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from flowzoo.content import SHIPPED
 from flowzoo.data.shapes import Shapes
-from flowzoo.metrics.extractor import (
-    Extractor,
-    OpenClipExtractor,
-    build_clip,
-    load_clip,
-    resize,
-    save_clip,
-    tokenizer,
-)
+from flowzoo.encoders.clip import build_clip, load_clip, save_clip, tokenizer
+from flowzoo.metrics.extractor import Extractor, OpenClipExtractor, resize
 from flowzoo.metrics.quality import retrieval_top1
 
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from PIL import Image
 
+from flowzoo.encoders.clip import build_clip, save_clip
 from flowzoo.metrics import train_clip
 from flowzoo.metrics.clip_data import Augment, load_set
-from flowzoo.metrics.extractor import Extractor, build_clip, save_clip
+from flowzoo.metrics.extractor import Extractor
 from flowzoo.metrics.train_clip import contrastive_loss, schedule, train
 from flowzoo.runs.files import RunError
 

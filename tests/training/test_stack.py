@@ -253,8 +253,8 @@ def test_a_run_that_another_process_trains_is_left_out(jobs: Jobs, capsys: pytes
 
 
 def test_a_stacked_run_can_be_sampled(jobs: Jobs) -> None:
+    from flowzoo.prompted import sample_prompts
     from flowzoo.runs.trained import load_run
-    from flowzoo.sampling.prompted import sample_prompts
 
     cfgs = jobs("runs", ["rf", "v_cos"], "trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]")
     train_and_score(cfgs)

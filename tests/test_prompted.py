@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from flowzoo.prompted import default_path
 from flowzoo.runs.store import Run
-from flowzoo.sampling.prompted import default_path
 
 RUN = Run(Path("runs/solo/rf"))
 OPTIONS = {"weights": "ema", "steps": 50, "guidance": 5.0, "seed": 0, "checkpoint": "best"}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flowzoo.encoders.weights_file import check_weights
 from flowzoo.metrics.extractor import SHIPPED
-from flowzoo.metrics.weights_file import check_weights
 
 
 def test_files_with_weights_are_taken(tmp_path: Path) -> None:
