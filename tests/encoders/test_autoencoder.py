@@ -29,7 +29,7 @@ def test_decode_clamps_and_rounds() -> None:
 def test_the_stored_statistics_normalise_shapes() -> None:
     cfg = OmegaConf.create({"captions": "mix", "data": OmegaConf.load(CONF / "data/shapes.yaml")})
     cfg.autoencoder = OmegaConf.load(CONF / "autoencoder/pixels.yaml")
-    pixels = instantiate(cfg.autoencoder)
+    pixels = instantiate(cfg.autoencoder, mean=cfg.data.mean, std=cfg.data.std)
     source = instantiate(cfg.data.source, split="train")
     assert pixels.channels == source.channels
     assert pixels.latent_size(source.image_size) == 32
