@@ -21,6 +21,7 @@ from flowzoo.runs.identity import comparable, run_name, run_variant
 from flowzoo.runs.layout import CONFIG, FINISHED, PLAN, RESULTS, STATES, STATUS
 from flowzoo.runs.lock import LOCK, Held
 from flowzoo.runs.reading import HERE, RunFolder
+from flowzoo.runs.signals import shielded
 from flowzoo.runs.store import Run
 from sweeps.manifest import Manifest, Planned, departure
 from sweeps.standing import folder_of
@@ -70,7 +71,7 @@ def _repaired(problem: Problem) -> bool:
     if problem.repair is None:
         return False
     try:
-        problem.repair()
+        shielded(problem.repair)()  # it holds the run's lock
     except RunError as error:
         print(f"sweeps check: {problem.run}: {error}", file=sys.stderr)
         return False

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from flowzoo.runs.files import RunError, saying, tell
 from flowzoo.runs.layout import CONFIG, RESULTS, STATUS
 from flowzoo.runs.lock import LOCK
+from flowzoo.runs.signals import shielded
 from flowzoo.runs.store import Run
 from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, folder_of
@@ -94,6 +95,7 @@ def unreadable(manifest: Manifest) -> list[str]:
     return [line for run in runs for line in run.complaints()]
 
 
+@shielded
 def requeue(run: Run, scratch: bool) -> None:
     """Sets a run back to queued, from scratch without what it has trained and scored.
 

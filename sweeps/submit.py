@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from flowzoo.runs.files import saying
 from flowzoo.runs.grouping import cut, grouped, is_stacked, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.lock import RunLock
-from flowzoo.runs.signals import handing_on
+from flowzoo.runs.signals import handing_on, shielded, stoppable
 from flowzoo.runs.store import Run, RunError
 from sweeps import slurm, snapshot, words
 from sweeps.cluster import Cluster, cluster_of, split_cluster
@@ -81,13 +81,15 @@ def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) ->
     """
     console = Console(soft_wrap=True, highlight=False)
     cluster, execution = check(given), words.split(split_cluster(given)[1])[1]
-    with _alone(manifest.folder):
-        return _submit(manifest, ids, cluster, execution, console)
+    return _alone(manifest.folder, lambda: _submit(manifest, ids, cluster, execution, console))
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two at once would both submit what neither sees in the queue. Raises RunError."""
+@shielded
+def _alone(folder: Path, task: Callable[[], int]) -> int:
+    """Call `task` while no other process submits the sweep: neither would see the other's jobs in the queue.
+
+    A signal interrupts the task, but never leaves the lock behind. Raises RunError where another process submits.
+    """
     place = folder / slurm.SUBMITTED
     with saying(f"cannot lock {place}"):
         place.mkdir(exist_ok=True)
@@ -96,7 +98,7 @@ def _alone(folder: Path) -> Iterator[None]:
     if other:
         raise RunError(f"{folder} is being submitted by {other}: allowed is one at a time")
     try:
-        yield
+        return stoppable(task)()
     finally:
         with saying(f"cannot unlock {place}"):
             lock.release()
@@ -127,18 +129,34 @@ def _submit(
             array = packs[start : start + largest]
             tasks = [Work(manifest.folder.resolve(), tuple(pack), tuple(execution)) for pack in array]
             try:
-                job_ids = _sbatch(executor, tasks)
+                job_ids = _send(executor, tasks, array, submission, recorded)
             except RunError:
                 if not recorded:
                     shutil.rmtree(submission)
                 raise
-            recorded |= dict(zip(job_ids, array, strict=True))
-            slurm.write_record(submission, recorded)
             first, last = job_ids[0], job_ids[-1].split("_")[-1]
             name = first if len(array) == 1 else f"{first}..{last}"
             console.print(f"job {name}: {sum(map(len, array))} runs in {len(array)} jobs")
     console.print(f"logs: {submission / 'logs'}\nhow it stands: python -m sweeps status {manifest.folder}")
     return 0
+
+
+@shielded
+def _send(
+    executor: AutoExecutor,
+    tasks: Sequence[Work],
+    array: Sequence[list[str]],
+    submission: Path,
+    recorded: dict[str, list[str]],
+) -> list[str]:
+    """Submit an array of jobs and record it; a signal waits until both are done. Returns the ids of the jobs.
+
+    Adds to `recorded`, the runs of each job of this submission. Raises RunError.
+    """
+    job_ids = _sbatch(executor, tasks)
+    recorded |= dict(zip(job_ids, array, strict=True))
+    slurm.write_record(submission, recorded)
+    return job_ids
 
 
 def _packs(cfgs: Sequence[DictConfig], runs_per_job: int) -> list[tuple[tuple[int, int], list[list[str]]]]:

@@ -34,6 +34,7 @@ from flowzoo.runs.config import VERSION_BASE, UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
+from flowzoo.training.surroundings import check_compiler
 
 RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
 LIMITS: dict[str, Limit] = {
@@ -171,6 +172,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     if wrong := set(recipe) ^ set(RECIPE):
         raise ValueError(f"clip.recipe.{min(wrong)}: allowed are {', '.join(RECIPE)}, each of them")
     output = _checked_output(values["output"])
+    if values["compile"]:
+        check_compiler("cuda" if torch.cuda.is_available() else "cpu", "compile=true", "compile=false")
     source, held_out = opened(cfg.data, **values["clip"]["source"])
     if source.channels != 3:
         raise ValueError(f"data {source.name} has {source.channels} channels; allowed: 3")

@@ -153,6 +153,16 @@ def test_what_cannot_train_is_one_line_before_anything_is_read(
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["folder", "photos"]
 
 
+def test_without_a_compiler_nothing_is_compiled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = train_clip.composed([*PHOTOS, "compile=true"])
+    monkeypatch.setattr(train_clip.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RunError, match=r"^compile=true: there is no compiler here .no-such-.*allowed is compile=false"):
+        train_clip.prepare(cfg)
+    cfg.compile = False
+    train_clip.prepare(cfg)
+
+
 def test_the_network_follows_the_size_of_the_images(photos: Path) -> None:
     made = train_clip.prepare(train_clip.composed([*PHOTOS, "data.source.image_size=64"]))
     assert made.architecture["vision_cfg"]["image_size"] == 64

@@ -1,6 +1,7 @@
 """`sweeps check` finds every fault that is put into a whole sweep, says a remedy, and repairs only what is safe."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -8,6 +9,7 @@ import zipfile
 import pytest
 
 from flowzoo.runs.lock import LOCK
+from flowzoo.runs.signals import STOPS
 from flowzoo.runs.store import Run
 from flowzoo.scoring import settings_of
 from sweeps.__main__ import main
@@ -132,6 +134,21 @@ def test_what_is_at_work_is_left_alone(manifest, run, capsys):
         assert run.state == "running"
         assert (run.path / "checkpoints" / "last.ckpt.part").exists()
         assert (run.path / LOCK).exists()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_waits_until_a_repair_is_whole(run, monkeypatch, in_a_terminal, number):
+    run.set_status("running")
+    told = Run.set_status
+
+    def struck(self, *args, **fields):
+        os.kill(os.getpid(), number)
+        told(self, *args, **fields)
+
+    monkeypatch.setattr(Run, "set_status", struck)
+    assert main(["check", "x", "--repair"]) == 130
+    assert run.state == "preempted"
+    assert not list(run.path.glob(".lock*"))
 
 
 def test_json_names_problem_remedy_and_what_was_repaired(manifest, run, capsys):

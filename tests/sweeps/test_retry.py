@@ -1,7 +1,11 @@
 """Which runs are tried again, and what is left of them."""
 
+import os
+
 import pytest
 
+import sweeps.retry
+from flowzoo.runs.signals import STOPS
 from flowzoo.runs.store import Run
 from sweeps.__main__ import main
 from sweeps.definition import Sweep
@@ -100,3 +104,19 @@ def test_mistakes_are_refused_before_anything_is_removed(manifest, trained, caps
         main(["retry", "runs/x"])
     assert trained == []
     assert all((manifest.run(planned).path / "results.csv").exists() for planned in manifest.runs[:5])
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_waits_until_a_run_is_queued_and_let_go(manifest, trained, monkeypatch, number, in_a_terminal) -> None:
+    empty = sweeps.retry._empty
+
+    def struck(run: Run) -> None:
+        os.kill(os.getpid(), number)
+        empty(run)
+
+    monkeypatch.setattr(sweeps.retry, "_empty", struck)
+    assert main(["retry", "runs/x", "--all", "--from", "scratch"]) == 130
+    first = manifest.run(manifest.runs[0])
+    assert first.state == "queued"
+    assert sorted(path.name for path in first.path.iterdir()) == ["config.yaml", "status.json"]
+    assert trained == []

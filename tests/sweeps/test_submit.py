@@ -1,5 +1,6 @@
 """What is packed into which job, what a job asks for, and what it imports."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+import sweeps.submit
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.lock import RunLock
+from flowzoo.runs.signals import STOPS
 from flowzoo.runs.store import Run, RunError
 from sweeps import slurm
 from sweeps.__main__ import main
@@ -212,6 +215,28 @@ def test_one_submission_at_a_time(submitted: list[Work]) -> None:
     other.release()
     assert submit(manifest, ids) == 0
     assert [task.ids for task in submitted] == [tuple(ids)]
+    assert not list((manifest.folder / slurm.SUBMITTED).glob(".lock*"))
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("during", ["_sbatch", "_packs"])
+def test_a_signal_neither_leaves_a_lock_nor_forgets_a_job(
+    submitted: list[Work], monkeypatch: pytest.MonkeyPatch, in_a_terminal: None, during: str, number: int
+) -> None:
+    manifest = plan_of(Sweep("x", ["rf"]), [])
+    manifest.write()
+    ids = [run.id for run in manifest.runs]
+    called = getattr(sweeps.submit, during)
+
+    def struck(*args: object) -> object:
+        os.kill(os.getpid(), number)
+        return called(*args)
+
+    monkeypatch.setattr(sweeps.submit, during, struck)
+    with pytest.raises(KeyboardInterrupt):
+        submit(manifest, ids)
+    assert [list(jobs.values()) for jobs in slurm.records(manifest.folder)] == [[ids] for _ in submitted]
+    assert len(submitted) == (during == "_sbatch")
     assert not list((manifest.folder / slurm.SUBMITTED).glob(".lock*"))
 
 
