@@ -1,10 +1,5 @@
 """Ranks and reports. Altair asks for the home folder when it is imported, and a user in a container may have none."""
 
-import os
-import tempfile
-from pathlib import Path
+from flowzoo.paths import ensure_home
 
-try:
-    Path.home()
-except RuntimeError:
-    os.environ["HOME"] = tempfile.gettempdir()
+ensure_home()

@@ -1,6 +1,7 @@
 """Where a path leads that a user typed, and where flowzoo's own config groups lie."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -13,3 +14,14 @@ def conf() -> Path:
 def user_path(text: str | Path) -> Path:
     """`text` as a path, with a leading `~` or `~name` read as a home folder, which shells do only at a word's start."""
     return Path(os.path.expanduser(text))
+
+
+def ensure_home() -> None:
+    """Set HOME to the folder of temporary files where this user has no home folder, as in a container.
+
+    For libraries that ask for one when they are imported.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from flowzoo.runs.files import RunError, replace, saying
+from flowzoo.runs.files import RunError, read_bytes, replace, saying
 from flowzoo.runs.finding import parse_plan
 from flowzoo.runs.identity import backbone_label, comparable, run_name, run_variant
 from flowzoo.runs.layout import PLAN, place_of
@@ -69,7 +69,7 @@ class Manifest:
         """The plan in a sweep's folder, for runs that go there. Raises RunError where there is none to be read."""
         path = Path(folder) / PLAN
         try:
-            known, lines, wrong = parse_plan(path.read_text(encoding="utf-8"))
+            known, lines, wrong = parse_plan(read_bytes(path).decode())
             if wrong:
                 raise ValueError(wrong)
             runs = tuple(Planned(**line) for line in lines)

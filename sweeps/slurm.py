@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowzoo.runs.files import RunError, replace
+from flowzoo.runs.files import RunError, read_bytes, replace
 from flowzoo.runs.slurm import NoAnswer, ask
 
 COMMANDS = ("squeue", "scontrol", "sbatch", "srun", "scancel")
@@ -93,7 +93,7 @@ def records(folder: Path) -> list[Mapping[str, Sequence[str]]]:
     found = []
     for path in _record_files(folder):
         try:
-            found.append(json.loads(path.read_text()))
+            found.append(json.loads(read_bytes(path)))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}; without it jobs may be submitted twice: remove it") from None
     return found

@@ -50,6 +50,8 @@ def replaced(path, kind: str) -> None:
         path.mkdir()
     elif kind == "file":
         path.touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
     else:
         path.symlink_to({"loop": path.name, "link to nothing": "gone"}[kind])
 
@@ -61,7 +63,7 @@ def test_whole_runs_are_read_without_a_word(runs, command, capsys) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("kind", ["folder", "loop", "link to nothing"])
+@pytest.mark.parametrize("kind", ["folder", "loop", "link to nothing", "pipe"])
 @pytest.mark.parametrize("name", ["status.json", "config.yaml", "results.csv", "metrics.jsonl"])
 def test_a_file_that_cannot_be_read_is_named(runs, command, kind, name, capsys) -> None:
     replaced(path := runs[1].path / name, kind)
@@ -126,3 +128,12 @@ def test_a_sweep_that_was_moved_is_read_where_it_lies(runs, tmp_path, capsys) ->
     assert capsys.readouterr().out == expected
     assert report.main([moved, "-o", f"{moved}/report"]) == 0
     assert not os.path.exists("runs")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["plan.jsonl", "data.json", ".lock"])
+def test_no_pipe_is_waited_for(runs, command, name, capsys) -> None:
+    path = runs[1].path.parent / name if name == "plan.jsonl" else runs[1].path / name
+    replaced(path, "pipe")
+    COMMANDS[command]()
+    assert "Traceback" not in "".join(capsys.readouterr())

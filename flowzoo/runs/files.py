@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,22 @@ class RunError(Exception):
 
 class Refused(RunError):
     """A user's mistake that is found before a run begins: nothing is written of the run."""
+
+
+def regular(path: str, flags: int) -> int:
+    """An opener for `open` that refuses pipes and devices, whose reader might wait for ever. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` itself refuses a folder
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, also for a pipe or a device."""
+    with open(path, "rb", opener=regular) as file:
+        return file.read()
 
 
 def replace(path: Path, content: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowzoo.runs.files import read_bytes
 from flowzoo.runs.layout import CONFIG, PLAN, REPORT, RESULTS, STATUS, TRIALS
 from flowzoo.runs.reading import RUN_NAME, RunFolder, parse_object
 
@@ -158,7 +159,7 @@ class _Search:
 
     def _plan(self, place: Path) -> None:
         try:
-            _, lines, wrong = parse_plan((place / PLAN).read_text(encoding="utf-8"))
+            _, lines, wrong = parse_plan(read_bytes(place / PLAN).decode())
         except (OSError, UnicodeDecodeError) as error:
             lines, wrong = [], str(error)
         if wrong:

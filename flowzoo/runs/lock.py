@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+from flowzoo.runs.files import regular
 from flowzoo.runs.slurm import has_processes
 
 LOCK = ".lock"
@@ -55,7 +56,7 @@ class Owner:
             place=_place(),
             cluster=env.get("SLURM_CLUSTER_NAME"),
             job=env.get("SLURM_JOB_ID"),
-            restarts=int(env.get("SLURM_RESTART_COUNT", 0)),
+            restarts=_restarts(),
             since=datetime.now().astimezone().isoformat(timespec="seconds"),
         )
 
@@ -77,7 +78,7 @@ class Owner:
         if self.job and self.cluster and self.cluster == here.get("SLURM_CLUSTER_NAME"):
             if self.job != here.get("SLURM_JOB_ID"):
                 return False if has_processes(self.job) is False else None
-            if self.restarts < int(here.get("SLURM_RESTART_COUNT", 0)):
+            if self.restarts < _restarts():
                 return False  # this very job, requeued
         return None
 
@@ -94,7 +95,7 @@ class Held:
     def read(cls, path: Path) -> Self | None:
         """None where there is no lock."""
         try:
-            with open(path, "rb") as file:  # opening makes NFS ask the server
+            with open(path, "rb", opener=regular) as file:  # opening makes NFS ask the server
                 content, beat = file.read(), os.fstat(file.fileno()).st_mtime
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -189,6 +190,12 @@ class RunLock:
     def _let_go(self, claim: Path) -> None:
         if _names(claim, self.owner.token):
             claim.unlink(missing_ok=True)
+
+
+def _restarts() -> int:
+    """How often SLURM has requeued this job; what is no number was not set by SLURM."""
+    count = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(count) if count.isascii() and count.isdecimal() else 0
 
 
 def _own(folder: Path, token: str) -> Path:

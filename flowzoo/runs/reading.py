@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from flowzoo.runs.files import read_bytes, regular
 from flowzoo.runs.identity import backbone_label
 from flowzoo.runs.layout import COLUMNS, CONFIG, DATA, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
 from flowzoo.runs.lock import LOCK, Held
@@ -231,7 +232,7 @@ class RunFolder:
     @cached_property
     def prompts(self) -> list[str]:
         try:
-            text = (self.path / "samples" / "prompts.txt").read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(self.path / "samples" / "prompts.txt").decode(errors="replace")
         except OSError:
             return []
         return [line for line in text.splitlines() if line]
@@ -356,7 +357,7 @@ class RunFolder:
         if name not in self.names:
             return b""
         try:
-            with open(self.path / name, "rb") as file:
+            with open(self.path / name, "rb", opener=regular) as file:
                 if last is not None:
                     file.seek(max(0, file.seek(0, os.SEEK_END) - last))
                 return file.read()

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo import __version__
-from flowzoo.runs.files import Refused, RunError, explained, replace, saying
+from flowzoo.runs.files import Refused, RunError, explained, read_bytes, regular, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.layout import (
     COLUMNS,
@@ -90,7 +90,8 @@ class Run:
     def config(self) -> DictConfig:
         """config.yaml, with `runs` and `sweep` as the folder lies now. Raises RunError."""
         try:
-            cfg = OmegaConf.load(self.path / CONFIG)
+            with open(self.path / CONFIG, encoding="utf-8", opener=regular) as file:
+                cfg = OmegaConf.load(file)
         except Exception as error:  # OSError, or any of the YAML reader's own errors
             raise RunError(f"cannot read {self.path / CONFIG}: {error}") from error
         if not isinstance(cfg, DictConfig):
@@ -111,7 +112,7 @@ class Run:
         """The content of status.json; empty where there is none yet."""
         path = self.path / STATUS
         try:
-            return parse_status(path.read_text(encoding="utf-8"))
+            return parse_status(read_bytes(path).decode())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -158,7 +159,7 @@ class Run:
         """Sets one key of a small JSON object in the run folder."""
         path = self.path / name
         with saying(f"cannot read {path}"):
-            known = json.loads(path.read_text()) if path.exists() else {}
+            known = json.loads(read_bytes(path)) if path.exists() else {}
         self.write_json(name, known | {key: content})
 
     # metrics.jsonl
@@ -178,7 +179,7 @@ class Run:
         if not path.exists():
             return []
         with saying(f"cannot read {path}"):
-            return list(parse_metrics(path.read_bytes()))
+            return list(parse_metrics(read_bytes(path)))
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the records past `step`: training goes on from a checkpoint of that step and writes them again."""
@@ -212,7 +213,7 @@ class Run:
         if not path.exists():
             return []
         with saying(f"cannot read {path}"):
-            content = path.read_bytes()
+            content = read_bytes(path)
         try:
             cells, wrong = parse_rows(content.decode())
             if not wrong:
@@ -297,7 +298,7 @@ def data_of(folder: Path) -> str | None:
     """The fingerprint of the images that a run was trained on; None where it was not yet. Raises RunError."""
     path = folder / DATA
     try:
-        return str(json.loads(path.read_text())["fingerprint"])
+        return str(json.loads(read_bytes(path))["fingerprint"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flowzoo.paths import ensure_home
 from flowzoo.runs.store import Run
 
 
@@ -17,6 +18,7 @@ def wandb(*, save_dir: str, id: str, config: Mapping[str, Any], **options: Any) 
     `save_dir`/wandb, and syncing one may replace what was synced before: so each begins with what metrics.jsonl has of
     the attempts before it, and the newest has the whole curve.
     """
+    ensure_home()  # wandb asks for it when it is imported
     import wandb as wb
     from lightning.pytorch.loggers import WandbLogger
     from lightning.pytorch.utilities import rank_zero_only

@@ -165,6 +165,15 @@ def test_without_an_answer_of_slurms_the_heart_decides_and_slurm_is_not_asked_fo
     mine.release()
 
 
+@pytest.mark.parametrize("count", ["", "x", "-1", "²"])
+def test_a_count_of_requeues_that_is_no_number_is_zero(tmp_path, monkeypatch, count):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+    lock = RunLock(tmp_path)
+    assert lock.owner.restarts == 0
+    assert lock.acquire() is None
+    lock.release()
+
+
 def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
