@@ -58,14 +58,28 @@ def _file(name: str, size: int, **zipped: Any) -> File:
     return File(name.rpartition("/")[0].rpartition("/")[2], name, size, **zipped)
 
 
+def is_text(words: str) -> bool:
+    """Whether UTF-8 can write it: half a surrogate pair, or a byte that was no text, it cannot."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    return entry.filename.replace("\\", "/")  # as some programs on Windows write it
 
 
 class Directory:
     """Links are followed, but every directory is read once, by its own name where it has one below `path`.
 
-    A link that leads nowhere is a file that cannot be read. Raises ValueError for a directory that cannot be listed.
+    A link that leads nowhere is a file that cannot be read. Raises ValueError for a directory that cannot be listed and
+    for a name that is not UTF-8.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,6 +109,8 @@ class Directory:
             if _is_system(entry.name):
                 self.passed.add(_BY_SYSTEM, name)
                 continue
+            if not is_text(entry.name):
+                raise ValueError(f"{self.path} holds {name!r}, whose name is not UTF-8; allowed: rename it")
             try:
                 mode, size = (status := os.stat(entry.path)).st_mode, status.st_size
             except OSError:  # a link that leads nowhere, or in a circle
@@ -132,8 +148,12 @@ class Zip:
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is neither a directory nor a readable zip: {error}") from error
         self.files = []
+        last = {_entry_name(entry): entry for entry in entries}  # as programs that unpack do, one name once
         for entry in entries:
-            name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
+            name = _entry_name(entry)
+            if last[name] is not entry:
+                self.passed.add("entries that a later one of the same name replaces", name)
+                continue
             if any(map(_is_system, name.split("/"))):
                 self.passed.add(_BY_SYSTEM, name)
                 continue

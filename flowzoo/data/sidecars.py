@@ -8,18 +8,20 @@ import csv
 import io
 import json
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowzoo.data.archive import Archive, File
+from flowzoo.data.archive import Archive, File, is_text
 from flowzoo.data.decoding import UNREADABLE
 from flowzoo.data.passed import Passed
 
 KINDS = ("auto", "classes", "text", "metadata")
 TABLES = ("metadata.jsonl", "metadata.csv")
 _TEXT = ".txt"
+_NUL = "\0"  # in no caption, but in UTF-16 that is read as UTF-8
 
 Captions = dict[str, tuple[str, ...]]  # by the image's name
 
@@ -87,12 +89,13 @@ def read_texts(archive: Archive, images: Sequence[File]) -> Beside:
         try:
             text = archive.read(file).decode("utf-8-sig")
         except UnicodeDecodeError:
-            out.passed.add("captions that are not UTF-8", file.name)
-            continue
+            text = _NUL
         except UNREADABLE:
             out.passed.add("captions that cannot be read", file.name)
             continue
-        if told := _captions(text.splitlines()):
+        if _NUL in text:
+            out.passed.add("captions that are not UTF-8", file.name)
+        elif told := _captions(re.split(r"\r\n|\r|\n", text)):  # splitlines() would cut at more than ends of lines
             out.captions.update(dict.fromkeys(named[stem], told))
         else:
             out.passed.add("empty captions", file.name)
@@ -129,7 +132,7 @@ def read_tables(archive: Archive, images: Sequence[File]) -> Beside:
                 out.passed.add(f"rows of {file.name} whose image is not there", given)
                 continue
             lines = caption if isinstance(caption, list) else [caption or ""]
-            if not all(isinstance(words, str) for words in lines):
+            if not all(isinstance(words, str) and is_text(words) for words in lines):
                 raise ValueError(f"{where}, line {line}: text={caption!r}; allowed: a caption or a list of captions")
             told[name] += lines
     for name, lines in told.items():
@@ -159,10 +162,13 @@ def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if _NUL in text:
+        raise ValueError(f"{where} is not UTF-8: it holds zero bytes")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # a quote left open would swallow rows
     try:
         for row in reader:
             row.pop(None, None)  # cells past the last column
             yield reader.line_num, row
     except csv.Error as error:
-        raise ValueError(f"{where}, line {reader.line_num} is not CSV: {error}") from None
+        line = reader.reader.line_num  # DictReader's own is that of the last whole row
+        raise ValueError(f"{where}, line {line} is not CSV: {error}") from None

@@ -380,6 +380,8 @@ def check(path: Config, sampler: Config, weighting: Config | None = None) -> Non
             raise ValueError(f"{place} has the parameters {', '.join(sorted(given)) or 'none'}; {cls} takes: {allowed}")
         for key, check_value in parameters.items():
             if key in part:
+                if isinstance(part[key], list | Mapping):  # several numbers are a stack's, which configs never hold
+                    raise ValueError(f"{place}.{key}={part[key]}: allowed is one number")
                 check_value(part[key])
     simple = simplest({"path": path, "sampler": sampler, "weighting": weighting})
     schedule, target = _known(path["schedule"], SCHEDULES), _known(path["target"], TARGETS)

@@ -158,6 +158,13 @@ LIMITS: dict[str, Limit] = {
     "data.workers": integer(0),
 }
 
+# What every run has: parts that name a class, and sections of which every setting is needed.
+PARTS = (
+    *("path.schedule", "path.target", "sampler", "backbone", "data.source", "text", "autoencoder"),
+    *("solver", "solver.rule", "solver.grid", "metric", "optimizer", "ema"),
+)
+SECTIONS = ("seed", "sigma_data", "data.name", "data.cache", "data.workers", "trainer.", "evaluation.")
+
 # Where a run goes, as typed. What its folder is called later, once moved, need not follow these.
 PLACE_LIMITS = {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME.holds)}
 
@@ -222,6 +229,7 @@ def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
 
 def check_values(values: Mapping[str, Any]) -> None:
     """As `check_stored`, of a config that is resolved."""
+    _check_there(values)
     names.check(values["path"], values["sampler"], values.get("weighting"))
     names.check_solver(values["solver"], values["path"])
     check_text(values)
@@ -232,6 +240,32 @@ def check_values(values: Mapping[str, Any]) -> None:
     _check_files(values)
     check_keys(values)
     _check_classes(values)
+
+
+def _check_there(values: Mapping[str, Any]) -> None:
+    """Raises ValueError where a part that every run has is missing or names no class, or a setting is missing."""
+    encoders = _at(values, "text.encoders")
+    if not isinstance(encoders, Mapping) or not encoders:
+        raise ValueError(f"text.encoders={_shown(encoders)}: allowed is a mapping of at least one text encoder by name")
+    for place in (*PARTS, *(f"text.encoders.{name}" for name in encoders)):
+        part = _at(values, place)
+        if not isinstance(part, Mapping):
+            raise ValueError(f"{place}={_shown(part)}: allowed is a part that names its class, _target_")
+        if "_target_" not in part:
+            raise ValueError(f"{place}={_shown(part)}: it names no class; allowed is a part with _target_")
+    for key in LIMITS:
+        if key.startswith(SECTIONS) and _at(values, key, missing=LIMITS) is LIMITS:
+            raise ValueError(f"{key} is missing: it has no default, give {key}=...")
+
+
+def _at(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
+    """The value at a dotted key; `missing` where there is none."""
+    node: Any = values
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return missing
+        node = node[name]
+    return node
 
 
 def check_optimizer(cfg: DictConfig) -> None:

@@ -26,10 +26,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from flowzoo.paths import conf
@@ -228,11 +228,11 @@ def refuse(program: str, error: Exception) -> NoReturn:
 
 def one_line(error: BaseException) -> str:
     """An error's message and its cause's, without Hydra's line breaks, search path and links."""
+    if isinstance(error, ConfigCompositionException) and (unknown := _unknown_key(error)):
+        return unknown
     texts = [str(error)]
     if isinstance(error.__cause__, OmegaConfBaseException):
         texts.append(str(error.__cause__))
-    if unstacked := re.search(r"override '(stack\.\w+)'.*Key 'stack' is not", "\n".join(texts), re.DOTALL):
-        return f"{unstacked[1]}: allowed with trainer=stacked alone, which is a sweep's engine=stacked"
     lines = [
         line
         for text in texts
@@ -241,3 +241,19 @@ def one_line(error: BaseException) -> str:
     options = [line.strip() for line in lines if line.startswith("\t")]
     words = [line.strip() for line in lines if not line.startswith("\t") and not line.startswith("See http")]
     return " ".join([*filter(None, words), ", ".join(options)]).strip()
+
+
+def _unknown_key(error: ConfigCompositionException) -> str:
+    """The line for a key that the composed config does not have; empty for any other error.
+
+    Hydra's own advises `+key`, which is refused wherever nothing reads the key.
+    """
+    typed, cause = re.match(r"Could not override '([^']+)'", str(error)), error.__cause__
+    parent = getattr(cause, "parent_node", None)
+    if not (typed and isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(parent, DictConfig)):
+        return ""
+    place, _, name = (cause.full_key or typed[1]).rpartition(".")
+    if (place, name) == ("", "stack"):
+        return f"{typed[1]}: allowed with trainer=stacked alone, which is a sweep's engine=stacked"
+    keys = ", ".join(str(key) for key in parent if not str(key).startswith("_")) or "none"
+    return f"{typed[1]}: there is no {name} in {place or 'the config'} as it is composed; allowed there: {keys}"

@@ -5,6 +5,7 @@ raises: what cannot be read is empty, and `complaints` names it.
 """
 
 import csv
+import io
 import json
 import os
 import re
@@ -91,12 +92,10 @@ def _mapping(text: str) -> dict[str, Any]:
 
 def parse_rows(text: str) -> tuple[list[dict[str, str]], str]:
     """The whole rows of results.csv as written, and what is wrong with the others; "" where nothing is."""
-    lines = text.splitlines()
     wrong = "" if text.endswith("\n") else "it is cut short"
-    if wrong and lines:
-        lines.pop()  # even a cell of its last row may lack something
+    whole = text[: text.rfind("\n") + 1]  # even a cell of a row that is cut short may lack something
     try:
-        header, *cells = list(csv.reader(lines)) or [[]]
+        header, *cells = list(csv.reader(_lines(whole))) or [[]]
     except csv.Error as error:
         return [], f"it is no table ({error})"
     if missing := [name for name in REQUIRED if name not in header]:
@@ -116,6 +115,11 @@ def parse_rows(text: str) -> tuple[list[dict[str, str]], str]:
             continue
         rows.append(row)
     return rows, wrong
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines as files have them. splitlines() would also cut at U+2028 and others, which a name may contain."""
+    return io.StringIO(text, newline="")
 
 
 def parse_metrics(content: bytes) -> Iterator[dict[str, Any]]:
@@ -216,7 +220,7 @@ class RunFolder:
     @cached_property
     def density(self) -> dict[str, list[float]]:
         """Columns u, t, log_snr, density_t of density.csv."""
-        lines = csv.DictReader((self._text(DENSITY) or "").splitlines())
+        lines = csv.DictReader(_lines(self._text(DENSITY) or ""))
         try:
             rows = [{key: float(value) for key, value in line.items()} for line in lines]
         except (TypeError, ValueError, csv.Error):
@@ -235,7 +239,7 @@ class RunFolder:
             text = read_bytes(self.path / "samples" / "prompts.txt").decode(errors="replace")
         except OSError:
             return []
-        return [line for line in text.splitlines() if line]
+        return [line for line in text.split("\n") if line]
 
     # what they say
 

@@ -102,3 +102,20 @@ def test_names_from_windows(tmp_path: Path) -> None:
         archive.writestr(info, b"1")
     (file,) = open_archive(tmp_path / "w.zip").files
     assert (file.folder, file.name) == ("cat", "cat/1.png")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_entries_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as zipped:
+        for content in (b"old", b"new"):
+            zipped.writestr("cat/1.png", content)
+    archive = open_archive(tmp_path / "twice.zip")
+    (file,) = archive.files
+    assert archive.read(file) == b"new"
+    assert archive.passed.lines() == ["entries that a later one of the same name replaces (1): cat/1.png"]
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    os.makedirs(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(ValueError, match=r"holds 'caf\\udce9', whose name is not UTF-8; allowed: rename it"):
+        open_archive(tmp_path)

@@ -88,6 +88,18 @@ def test_what_is_missing_or_empty_is_left_out_and_told(tmp_path: Path) -> None:
     ]
 
 
+def test_captions_in_utf_16_are_not_read_as_letters_with_zeros(tmp_path: Path) -> None:
+    found = read(tmp_path, TEXTS | {"a/1.txt": "a cat".encode("utf-16-le"), "a/2.txt": "a cat".encode("utf-16")})
+    assert found
+    assert found.passed.lines() == ["captions that are not UTF-8 (2): a/1.txt, a/2.txt"]
+
+
+def test_only_ends_of_lines_part_captions(tmp_path: Path) -> None:
+    found = read(tmp_path, TEXTS | {"a/1.txt": "a\u2028b\rc\r\nd\x0be"})
+    assert found
+    assert found.captions["a/1.png"] == ("a b", "c", "d e")
+
+
 def test_few_captions_are_perhaps_not_meant(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 of the 4 images .* such as a/1.png; .* captions=text.* captions=classes"):
         read(tmp_path, {"a/1.txt": "one"})
@@ -116,6 +128,9 @@ BAD: dict[str, tuple[dict[str, str | bytes], str]] = {
     "no name": ({"metadata.jsonl": '{"file_name": 1, "text": "x"}'}, r"line 1: file_name=1"),
     "no text": ({"metadata.jsonl": '{"file_name": "a/1.png", "text": {"en": "x"}}'}, r"line 1: text="),
     "no UTF-8": ({"metadata.csv": b"file_name,text\na/1.png,caf\xe9\n"}, r"metadata.csv cannot be read: .*utf-8"),
+    "half a pair": ({"metadata.jsonl": '{"file_name": "a/1.png", "text": "\\ud800"}'}, r"line 1: text="),
+    "open quote": ({"metadata.csv": 'file_name,text\na/1.png,"x\na/2.jpg,y\n'}, r"metadata.csv, line 3 is not CSV"),
+    "UTF-16": ({"metadata.csv": "file_name,text\n".encode("utf-16-le")}, r"metadata.csv is not UTF-8"),
     "no image": ({"metadata.csv": "file_name,text\ngone.png,x\n"}, r"no image has a caption in metadata.csv; rows"),
 }
 

@@ -1,5 +1,7 @@
 """One meaning of each state, and no content of a file that a reader falls over or takes for another."""
 
+import csv
+import io
 import json
 from dataclasses import asdict, replace
 
@@ -118,6 +120,21 @@ def test_rows_cut_anywhere_are_whole_or_left_out() -> None:
         some, wrong = parse_rows(text[:end])
         assert some == rows[: len(some)]
         assert wrong or text[:end].endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["v/Mine(a\u2028b)", "a\x85b", "a\x0cb", "a\u2029", '"a", b', "a\nb"])
+def test_rows_are_cut_where_csv_cuts_them(name) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([["variant", "fid", "clip"], [name, 1.0, 0.2], ["rf", 2.0, 0.3]])
+    rows, wrong = parse_rows(text.getvalue())
+    assert ([row["variant"] for row in rows], wrong) == ([name, "rf"], "")
+
+
+def test_prompts_are_cut_at_ends_of_lines_alone(folder) -> None:
+    (folder / "samples").mkdir()
+    (folder / "samples" / "prompts.txt").write_text("a\u2028b\nc\n", encoding="utf-8")
+    assert RunFolder(folder).prompts == ["a\u2028b", "c"]
 
 
 @pytest.mark.parametrize(
