@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from flowzoo.content import SHIPPED
 from flowzoo.runs.config import UserErrors, compose_jobs, config_loader
 from flowzoo.runs.store import Run
 from flowzoo.runs.trained import launch_trained, load_run
@@ -165,3 +166,15 @@ def test_a_run_is_where_its_folder_lies_whatever_was_stored(run, tmp_path, monke
         trained = load_run("evaluate", [f"run={spelled}"])
         assert Path(trained.cfg.runs, trained.cfg.sweep).resolve() == moved.parent
         assert trained.run.path.resolve() == moved
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample"])
+def test_a_text_encoders_weights_may_lie_elsewhere_but_hold_the_same(run, tmp_path, command):
+    moved, other = tmp_path / "moved.safetensors", tmp_path / "other.safetensors"
+    content = SHIPPED.read_bytes()
+    moved.write_bytes(content)
+    other.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    trained = load_run(command, [f"run={run.path}", f"text.encoders.clip.weights={moved}"])
+    assert trained.cfg.text.encoders.clip.weights == str(moved)
+    with pytest.raises(ValueError, match="holds other weights"):
+        load_run(command, [f"run={run.path}", f"text.encoders.clip.weights={other}"])
