@@ -97,7 +97,7 @@ BAD = [
     (["path/schedule=shifted_cosine", "path.schedule.shift=0"], ["ShiftedCosine's shift=0", "greater than 0"]),
     (["-m", "sampler=laplace", "sampler.s=0.5,-1"], ["LogitLaplace's s=-1"]),
     (["sampler=laplace", "+sampler.width=1"], ["sampler.width: laplace.LogitLaplace", "m, s"]),
-    (["sampler=laplace", "~sampler.s"], ["LogitLaplace", "'s'"]),
+    (["sampler=laplace", "~sampler.s"], ["LogitLaplace", "sampler.s is missing"]),
     (["path=edm", "sampler=laplace"], ["edm", "uniform", "LogitLaplace"]),
     (["backbone=film", "+backbone.kernel=5"], ["backbone.kernel: film.FiLM", "heads"]),
     (["backbone=film", "backbone.depth=0"], ["backbone.depth=0"]),
