@@ -91,6 +91,11 @@ def source_of(cfg: DictConfig, split: str) -> Source:
 def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
     """The train and the val split of a run that has not begun. Raises Refused, as `opened`."""
     train, val = opened(cfg.data)
+    for key in ("mean", "std"):
+        if cfg.data[key] is not None and len(cfg.data[key]) != train.channels:
+            raise Refused(
+                f"data.{key}={list(cfg.data[key])}: allowed is null, or a number for each of {train.channels} channels"
+            )
     patch = cfg.backbone.get("patch_size")
     if patch and train.image_size % patch:
         raise Refused(f"backbone.patch_size={patch}: allowed is a divisor of {train.image_size}, the image size")

@@ -92,6 +92,9 @@ def test_a_source_of_ones_own_says_its_size_and_is_scored_without_fid(
 BAD = [
     (["data.source.pixels=15"], "backbone.patch_size=2: allowed is a divisor of 15"),
     (["+data.source.wrong=1"], "wrong"),
+    (["data.mean=[0.5,0.5]"], "data.mean=[0.5, 0.5]: allowed is null, or a number for each of 3 channels"),
+    (["data.std=[1,0,1]"], "data.std=[1, 0, 1]: allowed is null or a list, each a number greater than 0"),
+    (["data.mean=0.5"], "data.mean=0.5: allowed is null or a list"),
     (["data=folder", "data.source.path={}"], "holds no images"),
     (["data=folder", "data.source.path={}", "data.source.background=blak"], "background='blak'"),
     (["-m", "seed=0,1", "data=folder", "data.source.path={}", "data.source.captions=x"], "captions='x'"),

@@ -154,6 +154,8 @@ LIMITS: dict[str, Limit] = {
     "data.source.seed": integer(0),
     "stack.size": either(one_of("auto"), integer(1)),
     "stack.processes": either(one_of("auto"), integer(1)),
+    "data.mean": either(one_of(None), list_of(number("a number", lambda x: True))),
+    "data.std": either(one_of(None), list_of(POSITIVE)),
     "data.cache": one_of("device", "none"),
     "data.workers": integer(0),
 }
