@@ -1,13 +1,12 @@
 """What is read from the source is what Python says of the imported class, for every part that a config names."""
 
 from inspect import Parameter, signature
-from pathlib import Path
 
 import pytest
 import yaml
 from hydra.utils import get_object
 
-from flowzoo.runs.config import CONF
+from flowzoo.paths import conf
 from flowzoo.runs.signatures import signature_of
 
 
@@ -18,7 +17,7 @@ def targets(node: object) -> set[str]:
     return set()
 
 
-NAMED = sorted({t for p in Path(CONF).rglob("*.yaml") for t in targets(yaml.safe_load(p.read_text()))})
+NAMED = sorted({t for p in conf().rglob("*.yaml") for t in targets(yaml.safe_load(p.read_text()))})
 
 
 @pytest.mark.parametrize("target", [target for target in NAMED if target.startswith("flowzoo.")])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flowzoo.build import build_stack, source_of, statistics_of
+from flowzoo.build import build, source_of, statistics_of
 from flowzoo.data import shapes
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.store import Run, RunError, data_of
@@ -43,11 +43,11 @@ def test_a_stack_does_not_mix_images(cfgs, folders, monkeypatch):
     train = source_of(cfgs[0], "train")
     for order in ((0, 1), (1, 0)):
         with pytest.raises(RunError, match="holds other training data"):
-            build_stack([cfgs[i] for i in order], [folders[i] for i in order], train)
-    build_stack(cfgs[1:], folders[1:], train)
+            build([cfgs[i] for i in order], [folders[i] for i in order], train)
+    build(cfgs[1:], folders[1:], train)
     assert data_of(folders[1]) == data_of(folders[2]) == train.fingerprint != data_of(folders[0])
     with pytest.raises(RunError, match="was trained on other data than"):
-        build_stack(cfgs, folders)
+        build(cfgs, folders)
     going, refused = _on_these_data(cfgs)
     assert (going, [cfg for cfg, _ in refused]) == (cfgs[1:], cfgs[:1])
 

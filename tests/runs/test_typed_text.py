@@ -8,8 +8,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from flowzoo.paths import conf
 from flowzoo.runs.check import check_train
-from flowzoo.runs.config import CONF, compose_jobs, config_loader
+from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.parse import parse, quoted, single
 from flowzoo.runs.text import GROUPS, is_text, key_of
 
@@ -122,7 +123,7 @@ def test_a_config_file_that_has_something_else_is_refused(tmp_path, content, wor
 
 
 def test_every_group_is_known():
-    folders = [folder.relative_to(CONF).as_posix() for folder in CONF.rglob("*") if folder.is_dir()]
+    folders = [folder.relative_to(conf()).as_posix() for folder in conf().rglob("*") if folder.is_dir()]
     assert all(is_text(folder) for folder in folders)
     assert all(fnmatch.filter(folders, group) for group in GROUPS)
 
