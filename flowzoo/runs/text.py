@@ -18,7 +18,19 @@ TEXT = (
 )
 # Options of groups are file names.
 GROUPS = (
-    *("path", "path/*", "sampler", "backbone", "data", "text", "autoencoder", "solver", "solver/*", "metric"),
+    *(
+        "path",
+        "path/*",
+        "sampler",
+        "weighting",
+        "backbone",
+        "data",
+        "text",
+        "autoencoder",
+        "solver",
+        "solver/*",
+        "metric",
+    ),
     *("trainer", "optimizer", "ema", "evaluation", "logger", "halving", "cluster", "clip"),
 )
 # Lists and mappings with nothing but text in them.

@@ -85,6 +85,7 @@ def test_all_are_trained_once_by_several(manifest, capfd) -> None:
     records = [manifest.run(planned).metrics() for planned in manifest.runs]
     assert all(len(of_run) == 1 for of_run in records)
     assert 1 < len({of_run[0]["process"] for of_run in records}) <= 3
+    capfd.readouterr()  # a worker may have come to a run that another one had just finished
     assert run_parallel(manifest, ids(manifest), [], 3, task=done) == 0
     assert capfd.readouterr().out.count("already there") == len(VARIANTS)
 
