@@ -43,6 +43,21 @@ def replace(path: Path, content: str) -> None:
     Written beside its name, flushed to the disk and renamed: whoever reads sees the old content or the new one, whole,
     whenever the writer dies.
     """
+    with _beside(path, content) as beside:
+        os.replace(beside, path)
+
+
+def create(path: Path, content: str) -> None:
+    """Writes a file where there is none; of several that try at once the first one does. Raises RunError."""
+    with _beside(path, content) as beside:
+        with suppress(FileExistsError):
+            os.link(beside, path)
+        beside.unlink()
+
+
+@contextmanager
+def _beside(path: Path, content: str) -> Iterator[Path]:
+    """The content in a file of its own, on the disk, which is gone after an error."""
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     with saying(f"cannot write {path}"):
         try:
@@ -50,7 +65,7 @@ def replace(path: Path, content: str) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            yield beside
         except BaseException:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo import __version__
-from flowzoo.runs.files import Refused, RunError, explained, read_bytes, regular, replace, saying
+from flowzoo.runs.files import Refused, RunError, create, explained, read_bytes, regular, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.layout import (
     COLUMNS,
@@ -65,15 +65,16 @@ class Run:
     def create(cls, cfg: DictConfig) -> Self:
         """The run of `cfg`, its folder made. Raises RunError.
 
-        A new one gets its config and is queued. One that is there is left as it is: somebody may be training it.
+        A new one gets its config and is queued. One that is there is left as it is: somebody may be training it, or
+        have trained it since we looked.
         """
         run = cls(run_folder(cfg))
         with saying(f"cannot create the run folder {run.path}"):
             run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / CONFIG).exists():
-            run.set_config(cfg)
+            create(run.path / CONFIG, _text_of(cfg))
         if run.state is None:
-            run.set_status("queued", variant=run_variant(cfg))
+            create(run.path / STATUS, _json(_status({}, "queued", variant=run_variant(cfg))))
         return run
 
     @classmethod
@@ -102,8 +103,7 @@ class Run:
 
     def set_config(self, cfg: DictConfig) -> None:
         """Replaces config.yaml, resolved: for who holds the lock. A finished run's says how its rows came about."""
-        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        self._replace(CONFIG, OmegaConf.to_yaml(resolved))
+        self._replace(CONFIG, _text_of(cfg))
 
     # status.json
 
@@ -134,26 +134,14 @@ class Run:
 
         One that cannot be read is lost already; the new one takes its place.
         """
-        if state not in STATES:
-            raise ValueError(f"state {state!r}: allowed are {', '.join(STATES)}")
         old: dict[str, Any] = {}
         with suppress(RunError):
             old = self.status
-        here = {"host": socket.gethostname(), "pid": os.getpid()}
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        new: dict[str, Any] = {"attempt": 0, "exception": None, "started": None, "finished": None}
-        new |= old | {"state": state, "updated": now}
-        goes_on = old.get("state") == "running" and all(old.get(key) == value for key, value in here.items())
-        if state == "running" and not goes_on:
-            new |= {"attempt": new["attempt"] + 1, "started": now, "finished": None, "exception": None}
-            new |= {"code_version": code_version(), **here}
-        if state in ENDED:
-            new["finished"] = now
-        self.write_json(STATUS, new | fields)
+        self.write_json(STATUS, _status(old, state, **fields))
 
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a small file of the run folder."""
-        self._replace(name, json.dumps(content, indent=1) + "\n")
+        self._replace(name, _json(content))
 
     def add_json(self, name: str, key: str, content: Any) -> None:
         """Sets one key of a small JSON object in the run folder."""
@@ -255,6 +243,31 @@ class Run:
     def _replace(self, name: str, content: str) -> None:
         self.check_lock()
         replace(self.path / name, content)
+
+
+def _text_of(cfg: DictConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _status(old: Mapping[str, Any], state: str, **fields: Any) -> dict[str, Any]:
+    """What status.json says after `old`."""
+    if state not in STATES:
+        raise ValueError(f"state {state!r}: allowed are {', '.join(STATES)}")
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    new: dict[str, Any] = {"attempt": 0, "exception": None, "started": None, "finished": None}
+    new |= {**old, "state": state, "updated": now}
+    goes_on = old.get("state") == "running" and all(old.get(key) == value for key, value in here.items())
+    if state == "running" and not goes_on:
+        new |= {"attempt": new["attempt"] + 1, "started": now, "finished": None, "exception": None}
+        new |= {"code_version": code_version(), **here}
+    if state in ENDED:
+        new["finished"] = now
+    return new | fields
 
 
 @shielded

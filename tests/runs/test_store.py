@@ -58,6 +58,27 @@ def test_only_who_holds_the_lock_replaces_the_config(cfg):
     assert run.config.evaluation.samples == 5
 
 
+def test_who_comes_late_to_create_a_run_changes_nothing(cfg, monkeypatch):
+    """Two processes find no run; before the second one writes, the first has made it and trained it."""
+    late = cfg.copy()
+    late.evaluation = {"samples": 5}
+    real = store.create
+
+    def after_another(path, content):
+        monkeypatch.setattr(store, "create", real)
+        Run.create(cfg).set_status("done")
+        real(path, content)
+
+    monkeypatch.setattr(store, "create", after_another)
+    run = Run.create(late)
+    assert run.state == "done"
+    assert "evaluation" not in run.config
+    monkeypatch.setattr(store, "create", after_another)
+    (run.path / "status.json").unlink()
+    assert Run.create(late).state == "done"
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "status.json"}
+
+
 def test_open_refuses_what_is_no_run(tmp_path):
     for path, words in ((tmp_path / "absent", "no folder"), (tmp_path, "no run folder")):
         with pytest.raises(RunError, match=words) as error:
