@@ -212,7 +212,7 @@ class Scoring:
 
     def diverged(self, step: int) -> None:
         """Rows without scores, so that the ranking knows in which settings the variant should have been."""
-        self.run.write_rows([self.row(s, step, status="diverged") for s in settings_of(self.cfg)])
+        self.run.write_rows([self.row(s, step, fid=None, clip=None, status="diverged") for s in settings_of(self.cfg)])
 
     def write(self, setting: Setting, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
         """Keeps the images and the row of one setting; returns the row."""

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and what the system refuses as one clear line."""
 
+import csv
 import errno
 import os
 import stat
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 # What the system refuses that no program can help.
@@ -109,6 +111,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
             raise
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """A CSV file whose lines end with \\n; None is an empty cell."""
+    out: list[str] = []
+
+    class Lines:
+        def write(self, line: str) -> None:
+            out.append(line.removesuffix("\r\n") + "\n")
+
+    csv.writer(Lines()).writerows(rows)  # before Python 3.13 only what may end a line is quoted, so \r\n quotes both
+    return "".join(out)
 
 
 @contextmanager

@@ -15,14 +15,24 @@ ENDED = ("done", "failed", "preempted", "diverged", "stopped")
 # What a reader may find besides: running without a living owner, unreadable, and without status, rows or plan.
 ALL_STATES = (*STATES, "lost", "damaged", "missing")
 
-# The columns of results.csv in their order, with what a cell holds.
-COLUMNS: dict[str, type] = {
+# The columns of results.csv in their order, with what a cell holds. Every other column is a metric, a number; these
+# stand between the two parts.
+BEFORE_METRICS: dict[str, type] = {
     **{"run": str, "variant": str, "dataset": str, "backbone": str, "seed": int, "step": int, "weights": str},
     **{"rule": str, "grid": str, "shift": float, "steps": int, "guidance": float, "nfe": int, "n_samples": int},
-    **{"fid": float, "clip": float, "path_length": float, "seconds": float, "status": str, "protocol": str},
+}
+AFTER_METRICS: dict[str, type] = {
+    **{"path_length": float, "seconds": float, "status": str, "protocol": str},
     "data": str,  # the beginning of the training images' fingerprint
 }
+COLUMNS = BEFORE_METRICS | AFTER_METRICS
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "data")
+
+DIRECTIONS = ("min", "max")  # which values of a metric are better
+OBJECTIVES = {
+    "fid": "min",
+    "clip": "max",
+}  # what variants are ranked and searched by unless others are named
 
 
 def place_of(folder: Path) -> dict[str, str]:

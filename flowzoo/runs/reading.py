@@ -5,7 +5,6 @@ raises: what cannot be read is empty, and `complaints` names it.
 """
 
 import csv
-import io
 import json
 import os
 import re
@@ -22,16 +21,15 @@ import yaml
 
 from flowzoo.runs.files import read_bytes, regular
 from flowzoo.runs.identity import backbone_label
-from flowzoo.runs.layout import COLUMNS, CONFIG, DATA, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
+from flowzoo.runs.layout import CONFIG, DATA, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
 from flowzoo.runs.lock import LOCK, Held
+from flowzoo.runs.rows import lines, parse_rows
 
 RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
-REQUIRED = ("variant", "fid", "clip")  # columns without which a table holds no results
 TAIL = 8192  # bytes; a record of metrics.jsonl has some hundreds
 DEEPEST = 5000  # brackets in a part of a config
 DENSITY, EXTRACTOR = "density.csv", "extractor.json"
 HERE = "."  # the folder itself, among the files that cannot be read
-_NUMBERS = {name: kind for name, kind in COLUMNS.items() if kind is not str}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
 
 
@@ -88,38 +86,6 @@ def _mapping(text: str) -> dict[str, Any]:
     if loaded is not None and not isinstance(loaded, dict):
         raise ValueError("it holds no config")
     return loaded or {}
-
-
-def parse_rows(text: str) -> tuple[list[dict[str, str]], str]:
-    """The whole rows of results.csv as written, and what is wrong with the others; "" where nothing is."""
-    wrong = "" if text.endswith("\n") else "it is cut short"
-    whole = text[: text.rfind("\n") + 1]  # even a cell of a row that is cut short may lack something
-    try:
-        header, *cells = list(csv.reader(_lines(whole))) or [[]]
-    except csv.Error as error:
-        return [], f"it is no table ({error})"
-    if missing := [name for name in REQUIRED if name not in header]:
-        return [], wrong or f"it has no column {', '.join(missing)}"
-    rows = []
-    for line in cells:
-        if len(line) != len(header):
-            wrong = wrong or "it is cut short"
-            continue
-        row = dict(zip(header, line, strict=True))
-        try:
-            for name, kind in _NUMBERS.items():
-                if cell := row.get(name):
-                    kind(cell)
-        except ValueError:
-            wrong = wrong or f"{name} is {cell!r} and no number"
-            continue
-        rows.append(row)
-    return rows, wrong
-
-
-def _lines(text: str) -> Iterator[str]:
-    """The lines as files have them. splitlines() would also cut at U+2028 and others, which a name may contain."""
-    return io.StringIO(text, newline="")
 
 
 def parse_metrics(content: bytes) -> Iterator[dict[str, Any]]:
@@ -220,9 +186,9 @@ class RunFolder:
     @cached_property
     def density(self) -> dict[str, list[float]]:
         """Columns u, t, log_snr, density_t of density.csv."""
-        lines = csv.DictReader(_lines(self._text(DENSITY) or ""))
+        records = csv.DictReader(lines(self._text(DENSITY) or ""))
         try:
-            rows = [{key: float(value) for key, value in line.items()} for line in lines]
+            rows = [{key: float(value) for key, value in record.items()} for record in records]
         except (TypeError, ValueError, csv.Error):
             self.unreadable[DENSITY] = "it is no table of numbers"
             return {}

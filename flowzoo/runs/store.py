@@ -1,6 +1,5 @@
 """The run folder is the database: config.yaml, status.json, metrics.jsonl, results.csv. Nothing else keeps state."""
 
-import csv
 import io
 import json
 import os
@@ -19,21 +18,20 @@ from flowzoo import __version__
 from flowzoo.runs.files import Refused, RunError, create, explained, read_bytes, regular, replace, saying
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.layout import (
-    COLUMNS,
     CONFIG,
     DATA,
     ENDED,
     FINISHED,
     METRICS,
     RESULTS,
-    SETTING,
     STATES,
     STATUS,
     absolute,
     place_of,
 )
 from flowzoo.runs.lock import RunLock
-from flowzoo.runs.reading import parse_metrics, parse_rows, parse_status
+from flowzoo.runs.reading import parse_metrics, parse_status
+from flowzoo.runs.rows import as_text, merged, parse_rows, typed
 from flowzoo.runs.signals import shielded
 
 T = TypeVar("T")
@@ -181,22 +179,12 @@ class Run:
     def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows; a row with the setting of an older one takes its place. An absent or None cell is empty.
 
-        Raises ValueError for a column that results do not have.
+        A metric that no older row has is another column, empty in older rows. Raises ValueError as `rows.merged`.
         """
-        by_setting: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for row in [*self.rows(), *rows]:
-            if unknown := row.keys() - COLUMNS.keys():
-                raise ValueError(f"column {', '.join(sorted(unknown))}: allowed are {', '.join(COLUMNS)}")
-            typed = {column: None if row.get(column) is None else COLUMNS[column](row[column]) for column in COLUMNS}
-            by_setting[tuple(typed[column] for column in SETTING)] = typed
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(by_setting.values())
-        self._replace(RESULTS, text.getvalue())
+        self._replace(RESULTS, as_text(merged([*self.rows(), *rows])))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of results.csv, typed as `COLUMNS` says; None for an empty cell."""
+        """The rows of results.csv, typed as `rows.typed` says; None for an empty cell."""
         path = self.path / RESULTS
         if not path.exists():
             return []
@@ -205,9 +193,7 @@ class Run:
         try:
             cells, wrong = parse_rows(content.decode())
             if not wrong:
-                return [
-                    {name: kind(row[name]) if row[name] else None for name, kind in COLUMNS.items()} for row in cells
-                ]
+                return typed(cells)
         except (KeyError, ValueError) as error:
             wrong = repr(error)
         raise RunError(f"{path} is no table of results: {wrong}")

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.runs.store import SETTING, Run
+from flowzoo.runs.layout import SETTING
+from flowzoo.runs.store import Run
 
 TIMES = ("images_per_s", "loader_wait", "seconds")
 

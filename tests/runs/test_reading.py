@@ -10,7 +10,8 @@ import yaml
 
 from flowzoo.runs.layout import ALL_STATES, STATES
 from flowzoo.runs.lock import LOCK, Owner
-from flowzoo.runs.reading import RunFolder, parse_config, parse_rows
+from flowzoo.runs.reading import RunFolder, parse_config
+from flowzoo.runs.rows import parse_rows
 
 TABLE = "variant,fid,clip,steps\nrf,1.0,0.2,50\n"
 

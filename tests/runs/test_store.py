@@ -11,7 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.runs import store
-from flowzoo.runs.store import COLUMNS, SETTING, Interrupted, Run, RunBusy, RunError, attempt
+from flowzoo.runs.layout import AFTER_METRICS, BEFORE_METRICS, SETTING
+from flowzoo.runs.reading import RunFolder
+from flowzoo.runs.store import Interrupted, Run, RunBusy, RunError, attempt
 
 
 @pytest.fixture
@@ -156,9 +158,10 @@ def row(**cells):
 
 def test_rows_have_the_columns_in_order_and_come_back_typed(run):
     run.write_rows([row(guidance=5, fid=float("nan"), clip=0.25)])
-    assert (run.path / "results.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    columns = [*BEFORE_METRICS, "fid", "clip", *AFTER_METRICS]
+    assert (run.path / "results.csv").read_text().splitlines()[0] == ",".join(columns)
     (read,) = run.rows()
-    assert list(read) == list(COLUMNS)
+    assert list(read) == columns
     assert read["steps"] == 50
     assert isinstance(read["guidance"], float)
     assert read["fid"] != read["fid"]
@@ -175,11 +178,37 @@ def test_a_row_takes_the_place_of_its_setting_alone(run):
         assert len(run.rows()) == 3 + i
 
 
-def test_an_unknown_column_is_refused_and_nothing_lost(run):
+def test_rows_carry_whatever_metrics_they_bring_and_older_ones_are_empty_there(run):
+    run.write_rows([row(clip=0.2)])
+    run.write_rows([row(steps=5, kid=0.5), row(steps=10, geneval=None, clip=0.1)])
+    header = (run.path / "results.csv").read_text().splitlines()[0].split(",")
+    assert header == [*BEFORE_METRICS, "fid", "clip", "kid", "geneval", *AFTER_METRICS]
+    metrics = [[r[name] for name in ("fid", "clip", "kid", "geneval")] for r in run.rows()]
+    assert metrics == [[1.0, 0.2, None, None], [1.0, None, 0.5, None], [1.0, 0.1, None, None]]
+    assert [r["steps"] for r in RunFolder(run.path).rows] == ["50", "5", "10"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ({"a b": 1}, "metric 'a b': allowed are names"),
+        ({"kid": "low"}, "kid='low': .* a number"),
+        ({"steps": "x"}, "steps="),
+    ],
+)
+def test_what_is_no_metric_is_refused_and_nothing_lost(run, cells, told):
     run.write_rows([row()])
-    with pytest.raises(ValueError, match="column fidd: allowed are run, variant"):
-        run.write_rows([row(fidd=1)])
-    assert len(run.rows()) == 1
+    before = (run.path / "results.csv").read_bytes()
+    with pytest.raises(ValueError, match=told):
+        run.write_rows([row(**cells)])
+    assert (run.path / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb", '"a", b', "a\u2028b", "\r"])
+def test_rows_come_back_whatever_a_name_holds(run, name):
+    run.write_rows([row(variant=name), row(variant=name, steps=5)])
+    assert [r["variant"] for r in run.rows()] == [name, name]
+    assert [r["variant"] for r in RunFolder(run.path).rows] == [name, name]
 
 
 def test_a_foreign_table_is_a_clear_error(run):
