@@ -12,15 +12,17 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from flowzoo.autoencoders.latents import Latents
+from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.data.opening import opened
 from flowzoo.data.source import MEASURED, Source, measure, shuffled
-from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import word
 from flowzoo.runs.files import Refused, RunError, write_atomically
+from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import DATA
 from flowzoo.runs.store import Unfit, data_of
 
@@ -33,7 +35,7 @@ class Built:
 
     formulation: StackedFormulation
     network: StackedBackbone
-    autoencoder: Pixels
+    autoencoder: Latents
     text: TextEncoders
     image_size: int  # pixels
 
@@ -102,8 +104,13 @@ def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
     return train, val
 
 
-def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Pixels:
-    return instantiate(cfg.autoencoder, mean=statistics["mean"], std=statistics["std"])
+def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Latents:
+    own = {key: value for key, value in cfg.autoencoder.items() if key not in BESIDE["autoencoder"]}
+    autoencoder = instantiate(own, image_channels=len(statistics["mean"]))
+    if not isinstance(autoencoder, Pixels):
+        raise RunError(f"autoencoder={own['_target_']}: allowed is pixels")
+    mean, std = ([255 * x for x in statistics[key]] for key in ("mean", "std"))
+    return Latents(autoencoder, mean, std, gain=cfg.autoencoder.gain)
 
 
 def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) -> dict[str, Any]:
@@ -159,12 +166,12 @@ def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulatio
     return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler), loss, weighting)
 
 
-def backbone_of(cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, image_size: int) -> nn.Module:
+def backbone_of(cfg: DictConfig, autoencoder: Latents, text: TextEncoders, image_size: int) -> nn.Module:
     """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(word(cfg.seed, 0, "weights"))
-        size = autoencoder.latent_size(image_size)
-        backbone = {key: value for key, value in cfg.backbone.items() if key != "name"}
+        size, _ = autoencoder.latent_size((image_size, image_size))
+        backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
         return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
 
 

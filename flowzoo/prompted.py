@@ -32,8 +32,8 @@ def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts:
     text = built.text
     text.to(device)
     generator = Generator(network, built.formulation, instantiate(cfg.solver), device, None)
-    size = built.autoencoder.latent_size(built.image_size)
-    noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, size, size))
+    size = built.autoencoder.latent_size((built.image_size, built.image_size))
+    noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, *size))
     noise = noise.repeat(len(prompts), 1, 1, 1)
     index = torch.arange(len(prompts)).repeat_interleave(options.n).to(device)
     encoded = text.encode(prompts).to(device)

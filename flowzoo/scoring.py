@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source, shuffled
-from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.names import variant_name
 from flowzoo.metrics.clip import clip_score
@@ -62,7 +62,7 @@ class Evaluation:
     """What is the same for all settings of all runs that are scored together: prompts, reference, protocol."""
 
     def __init__(
-        self, cfg: DictConfig, autoencoder: Pixels, text: TextEncoders, val: Source, device: torch.device
+        self, cfg: DictConfig, autoencoder: Latents, text: TextEncoders, val: Source, device: torch.device
     ) -> None:
         self.cfg, self.autoencoder, self.text, self.val, self.device = cfg, autoencoder, text, val, device
         autoencoder.to(device)
@@ -134,8 +134,8 @@ class Evaluation:
         """
         moments, clip, length = StackedMoments(), [], []
         shown: list[Tensor] = []
-        edge = self.autoencoder.latent_size(self.val.image_size)
-        shape = (self.autoencoder.channels, edge, edge)
+        edge = self.val.image_size
+        shape = (self.autoencoder.channels, *self.autoencoder.latent_size((edge, edge)))
         for first, n in batches(self.count, size):
             noise = start_noise(self.cfg.evaluation.seed, first, n, shape)
             prompt = self.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)

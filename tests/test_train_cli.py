@@ -111,7 +111,7 @@ BAD = [
     (["+optimizer.momentum=1"], ["optimizer.momentum", "weight_decay"]),
     (["+data.source.colour=1"], ["data.source.colour", "Shapes", "textured"]),
     (["+text.encoders.words.depth=1"], ["text.encoders.words.depth", "WordEncoder", "length, dim"]),
-    (["autoencoder._target_=flowzoo.encoders.autoencoder.VAE"], ["autoencoder", "there is no VAE"]),
+    (["autoencoder._target_=flowzoo.autoencoders.pixels.VAE"], ["autoencoder", "there is no VAE"]),
     (["metric._target_=1"], ["metric._target_=1", "name of a class"]),
     (["data.cache=disk"], ["data.cache=disk", "device"]),
     (["logger=neptune"], ["logger/neptune", "wandb"]),

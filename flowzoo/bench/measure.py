@@ -108,9 +108,9 @@ def forward_flops(cfg: DictConfig) -> float:
     autoencoder = autoencoder_of(cfg, {"mean": [0.0] * 3, "std": [1.0] * 3})
     text: TextEncoders = instantiate(cfg.text)
     pixels, counter = cfg.data.source.image_size, FlopCounterMode(display=False)
-    size = autoencoder.latent_size(pixels)
+    size = autoencoder.latent_size((pixels, pixels))
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        z, label = torch.zeros(1, autoencoder.channels, size, size), torch.zeros(1)
+        z, label = torch.zeros(1, autoencoder.channels, *size), torch.zeros(1)
         backbone_of(cfg, autoencoder, text, pixels)(z, label, text.null(1).to("meta"))
     return float(counter.get_total_flops())
 

@@ -19,8 +19,8 @@ class Inputs:
     """Random inputs and targets of the shapes that a built network takes."""
 
     def __init__(self, cfg: DictConfig, built: Built, device: torch.device) -> None:
-        size, batch = built.autoencoder.latent_size(built.image_size), cfg.trainer.batch_size
-        shape = (batch, built.autoencoder.channels, size, size)
+        size, batch = built.autoencoder.latent_size((built.image_size, built.image_size)), cfg.trainer.batch_size
+        shape = (batch, built.autoencoder.channels, *size)
         self.z, self.y = (torch.randn(shape, device=device) for _ in range(2))
         self.label = 1000 * torch.rand(batch, device=device)
         null = built.text.null(batch)

@@ -17,7 +17,7 @@ from flowzoo.formulation import names
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
-from flowzoo.runs.keys import check_keys
+from flowzoo.runs.keys import BESIDE, check_keys
 from flowzoo.runs.signatures import signature_of
 from flowzoo.runs.store import explained
 from flowzoo.runs.text import check_text
@@ -149,6 +149,8 @@ LIMITS: dict[str, Limit] = {
     "backbone.qk_norm": FLAG,
     "backbone.split_text": FLAG,
     "backbone.dual_attention": integer(0),
+    "autoencoder.gain": POSITIVE,
+    "autoencoder.spectrum_power": NOT_NEGATIVE,
     "data.source.image_size": integer(1),
     "data.source.size": integer(1),
     "data.source.seed": integer(0),
@@ -174,7 +176,7 @@ PLACE_LIMITS = {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "backbone": ("channels", "image_size", "text"),
     "data.source": ("split",),
-    "autoencoder": ("mean", "std"),
+    "autoencoder": ("image_channels",),
 }
 
 # What evaluation and sampling are told beside the config of their run.
@@ -387,7 +389,7 @@ def _located(place: str, target: str) -> Any:
 
 def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature) -> None:
     target = part["_target_"]
-    given = [str(key) for key in part if not str(key).startswith("_") and (place, key) != ("backbone", "name")]
+    given = [str(key) for key in part if not str(key).startswith("_") and key not in BESIDE.get(place, ())]
     supplied = SUPPLIED.get(place, ())
     for name in given:
         if name in supplied:

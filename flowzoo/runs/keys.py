@@ -10,6 +10,9 @@ import yaml
 from flowzoo.paths import conf
 from flowzoo.runs.identity import CONTENT
 
+# Keys of a part that its class does not take: they are for whoever builds it.
+BESIDE: Mapping[str, tuple[str, ...]] = {"backbone": ("name",), "autoencoder": ("gain", "spectrum_power")}
+
 _GLOBAL = "# @package _global_"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.data.loader import Batch, Batches
 from flowzoo.data.source import Source, shuffled
-from flowzoo.encoders.autoencoder import Pixels
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.formulation import Coefficients
 from flowzoo.formulation.stacked import StackedFormulation
@@ -32,7 +32,7 @@ class FormulationTask:
     def __init__(
         self,
         formulation: StackedFormulation,
-        autoencoder: Pixels,
+        autoencoder: Latents,
         text: TextEncoders,
         val: Source,
         *,

@@ -80,7 +80,7 @@ def measured(cfg: DictConfig, built: Built, device: torch.device, variants: int 
 
 
 def _inputs(cfg: DictConfig, built: Built, device: torch.device, batch: int) -> tuple[Tensor, Tensor, Text]:
-    size = built.autoencoder.latent_size(built.image_size)
+    size = built.autoencoder.latent_size((built.image_size, built.image_size))
     dtype = built.network.flat.dtype
-    z = torch.zeros(batch, built.autoencoder.channels, size, size, device=device, dtype=dtype)
+    z = torch.zeros(batch, built.autoencoder.channels, *size, device=device, dtype=dtype)
     return z, torch.zeros(batch, device=device), built.text.null(batch).to(device, dtype)
