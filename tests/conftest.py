@@ -1,7 +1,13 @@
+import os
+
+# Tests start many interpreters. Where these may not keep what they compile, as in many containers, each compiles all of
+# torch and Lightning, which takes three times as long as importing them.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+
+# isort: split
 import flowzoo  # noqa: F401  before torch: sets how its threads wait
 
 # isort: split
-import os
 import signal
 import subprocess
 import sys
