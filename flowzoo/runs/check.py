@@ -12,8 +12,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from flowzoo.encoders.weights_file import check_weights
 from flowzoo.formulation import names
+from flowzoo.network_file import CLIP, KL, Kind, check_weights
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
@@ -179,6 +179,9 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "autoencoder": ("image_channels",),
 }
 
+# Whose files the weights of a class are; None where it reads any.
+KINDS: dict[str, Kind | None] = {"ClipTower": CLIP, "Extractor": CLIP, "OpenClipExtractor": None, "KLAutoencoder": KL}
+
 # What evaluation and sampling are told beside the config of their run.
 OPTION_LIMITS: dict[str, Limit] = {
     "checkpoint": one_of("best", "last"),
@@ -314,24 +317,21 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
 
 
 def _check_files(values: Mapping[str, Any]) -> None:
-    source, metric = values["data"].get("source", {}), values["metric"]
+    source = values["data"].get("source", {})
     given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
-    given["metric.weights"] = metric.get("weights")
-    for name, encoder in values["text"].get("encoders", {}).items():
-        given[f"text.encoders.{name}.weights"] = encoder.get("weights")
+    frozen = {"metric": values["metric"], "autoencoder": values["autoencoder"]}
+    frozen |= {f"text.encoders.{name}": part for name, part in values["text"].get("encoders", {}).items()}
+    given |= {f"{place}.weights": part.get("weights") for place, part in frozen.items()}
     for key, path in given.items():
         if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
-    targets = {"metric.weights": metric["_target_"]}
-    targets |= {
-        f"text.encoders.{name}.weights": e.get("_target_") for name, e in values["text"].get("encoders", {}).items()
-    }
-    for key, target in targets.items():
-        if given[key] is not None and str(target).startswith("flowzoo."):
+    for place, part in frozen.items():
+        path, cls = part.get("weights"), names.own_class(str(part.get("_target_")))
+        if path is not None and cls in KINDS:
             try:
-                check_weights(user_path(given[key]), ours=not str(target).endswith(".OpenClipExtractor"))
+                check_weights(user_path(path), KINDS[cls])
             except (OSError, ValueError) as error:
-                raise ValueError(f"{key}={given[key]}: {error}") from None
+                raise ValueError(f"{place}.weights={path}: {error}") from None
     now = content_of(values) if values.get(CONTENT) else {}
     for key, digest in values.get(CONTENT, {}).items():
         path = reduce(lambda node, name: node[name], key.split("."), values)

@@ -29,8 +29,8 @@ OPEN = (
     *("solver", "metric", "evaluation", "trainer.accelerator", "trainer.precision", "trainer.compile"),
     *("data.source.path", "data.source.val_path", "data.cache", "data.workers"),
 )
-# Where the weights of a text encoder lie now: they are known by their content, and no others are taken.
-MOVED = "text.encoders.*.weights"
+# Where the weights of a frozen network lie now: they are known by their content, and no others are taken.
+MOVED = ("text.encoders.*.weights", "autoencoder.weights")
 
 
 class Trained(NamedTuple):
@@ -92,9 +92,9 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
         changes = [o for o in overrides if not o.is_hydra_override() and not hasattr(options, o.key_or_group)]
         for o in changes:
             key = o.key_or_group.replace("/", ".")
-            moved = fnmatchcase(key, MOVED)
+            moved = any(fnmatchcase(key, pattern) for pattern in MOVED)
             if not moved and not any(key == allowed or key.startswith(allowed + ".") for allowed in OPEN):
-                allowed = ", ".join((*vars(options), *OPEN, MOVED))
+                allowed = ", ".join((*vars(options), *OPEN, *MOVED))
                 raise ValueError(f"{o.input_line}: a trained run keeps its {key}; allowed are {allowed}")
         groups = [o for o in changes if loader.get_group_options(o.key_or_group, ObjectType.CONFIG)]
         chosen = loader.load_configuration(command, search + [str(o.input_line) for o in groups], RunMode.RUN)

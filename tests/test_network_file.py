@@ -7,21 +7,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flowzoo.encoders.weights_file import check_weights
 from flowzoo.metrics.extractor import SHIPPED
+from flowzoo.network_file import CLIP, KL, check_weights
 
 
 def test_files_with_weights_are_taken(tmp_path: Path) -> None:
-    check_weights(SHIPPED, ours=True)
-    check_weights(SHIPPED, ours=False)
+    check_weights(SHIPPED, CLIP)
+    check_weights(SHIPPED, None)
     state = {"w": torch.zeros(3)}
     save_file(state, tmp_path / "a")
     torch.save(state, tmp_path / "b")
     torch.save(state, tmp_path / "c", _use_new_zipfile_serialization=False)
     for name in "abc":
-        check_weights(tmp_path / name, ours=False)
+        check_weights(tmp_path / name, None)
         with pytest.raises(ValueError, match="train_clip"):
-            check_weights(tmp_path / name, ours=True)
+            check_weights(tmp_path / name, CLIP)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,6 @@ def test_files_with_weights_are_taken(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
-    for ours in (True, False):
+    for kind in (CLIP, KL, None):
         with pytest.raises(ValueError, match=r"does not hold weights; allowed is|cut short or damaged"):
-            check_weights(path, ours)
+            check_weights(path, kind)
