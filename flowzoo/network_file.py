@@ -25,6 +25,11 @@ CLIP = Kind("flowzoo-clip-1", "python -m flowzoo.metrics.train_clip")
 KL = Kind("flowzoo-kl-1", "python -m flowzoo.train_autoencoder")
 
 
+def is_hub_name(weights: str) -> bool:
+    """Whether it has the form of a name on Hugging Face's hub, OWNER/NAME. A path may have it too."""
+    return weights.count("/") == 1 and not weights.startswith(("/", ".", "~"))
+
+
 def save_network(
     model: "nn.Module", path: Path, kind: Kind, *, architecture: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:

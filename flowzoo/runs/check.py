@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
-from flowzoo.network_file import CLIP, KL, Kind, check_weights
+from flowzoo.network_file import CLIP, KL, Kind, check_weights, is_hub_name
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
@@ -322,7 +322,10 @@ def _check_files(values: Mapping[str, Any]) -> None:
     frozen = {"metric": values["metric"], "autoencoder": values["autoencoder"]}
     frozen |= {f"text.encoders.{name}": part for name, part in values["text"].get("encoders", {}).items()}
     given |= {f"{place}.weights": part.get("weights") for place, part in frozen.items()}
+    from_hub = names.own_class(str(values["autoencoder"].get("_target_"))) == "DiffusersAutoencoder"
     for key, path in given.items():
+        if key == "autoencoder.weights" and from_hub and is_hub_name(path):
+            continue
         if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
     for place, part in frozen.items():
