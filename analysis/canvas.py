@@ -6,6 +6,8 @@ from typing import Any, Literal
 import altair as alt
 import numpy as np
 
+from analysis.objectives import Objective, about
+from analysis.ranking import Score
 from analysis.study import Study
 from flowzoo.formulation.names import family
 from flowzoo.runs.reading import RunFolder
@@ -32,6 +34,8 @@ class Canvas:
 
     def __init__(self, study: Study, colours: Mapping[str, str]) -> None:
         self.study = study
+        # by place: a metric may be called as another field is
+        self.fields = {name: f"m{i}" for i, name in enumerate(study.ranking.metrics)}
         self.colour = alt.Color(
             "family:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None
         )
@@ -49,6 +53,29 @@ class Canvas:
         """What every row of data says of its variant; one that has no rank has no such key."""
         facts = {"variant": variant, "family": family(variant), "lead": variant in self.leads}
         return facts | ({"rank": self.rank[variant]} if variant in self.rank else {})
+
+    def axis(self, objective: Objective) -> dict[str, Any]:
+        """Field and title of an axis."""
+        return {"shorthand": f"{self.fields[objective.name]}:Q", "title": objective.title}
+
+    def tips(self, *metrics: str) -> list[alt.Tooltip]:
+        """What the pointer is told of these metrics, of all by default."""
+        return [alt.Tooltip(f"{self.fields[name]}:Q", title=about(name).label) for name in metrics or self.fields]
+
+    def errors(self, score: Score, *metrics: str) -> dict[str, float]:
+        """A score's metrics, of all by default, with a standard error to both sides; without errors, the mean alone."""
+        out: dict[str, float] = {}
+        for name in metrics or self.fields:
+            field, mean, se = self.fields[name], score.mean.get(name), score.se.get(name)
+            if mean is not None:
+                out[field] = digits(mean)
+            if mean is not None and se is not None:
+                out |= {
+                    f"{field}_se": digits(se),
+                    f"{field}_low": digits(mean - se),
+                    f"{field}_high": digits(mean + se),
+                }
+        return out
 
     def is_whole(self, variant: str, setting: tuple[str, ...]) -> bool:
         """Whether it has a rank, and its scores there are means over all seeds."""
@@ -107,6 +134,16 @@ def digits(value: float) -> float:
 
 def is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and 0 < value < float("inf")
+
+
+def scaled(values: Sequence[float], **scale: Any) -> dict[str, Any]:
+    """Scale and ticks of an axis of these values.
+
+    Three digits tell the ticks of a log axis apart; those of a linear one need as many as Vega finds that they need.
+    """
+    kind = log_if_wide(values)
+    ticks = alt.Axis(tickCount=6, format=".3~g") if kind == "log" else alt.Axis(tickCount=6)
+    return {"scale": alt.Scale(type=kind, zero=False, nice=False, **scale), "axis": ticks}
 
 
 def log_if_wide(values: Sequence[float]) -> Literal["log", "linear"]:

@@ -5,8 +5,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from analysis.canvas import SHOWN, Canvas, digits, is_positive, log_if_wide, thin
-from analysis.ranking import Score
+from analysis.canvas import SHOWN, Canvas, digits, is_positive, scaled, thin
+from analysis.objectives import Objective
 
 LOG_SNR = 12.0  # shown on both sides of 0
 
@@ -14,49 +14,62 @@ LOG_SNR = 12.0  # shown on both sides of 0
 class Charts(Canvas):
     """The charts of every report."""
 
-    def scatter(self) -> tuple[dict[str, Any], list[str]]:
-        """CLIP against FID with the fronts drawn, one setting at a time, and the names of those: means over seeds."""
+    def scatters(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Each objective against the first, one setting at a time, and the names of those: means over seeds."""
         ranking, rows = self.study.ranking, []
+        first, *others = ranking.objectives
         for at, setting in enumerate(self.study.settings):
             for variant, score in ranking.scores[setting].items():
                 front = ranking.fronts[setting][variant] if self.is_whole(variant, setting) else None
-                row = {"at": at, "front": front, "seeds": score.n, **errors(score)}
-                rows.append({**self.facts(variant), **row})
-        base = self.rows(asks=True)
-        x = alt.X("fid:Q", title="FID (lower is better)", scale=alt.Scale(zero=False, nice=True, padding=40))
-        y = alt.Y("clip:Q", title="CLIP score (higher is better)", scale=alt.Scale(zero=False, nice=True, padding=18))
+                rows.append({**self.facts(variant), "at": at, "front": front, "seeds": score.n, **self.errors(score)})
+        charts = [self.finish(self._scatter(first, other), rows, 420, asks=True) for other in others]
+        return charts, [self.study.label(s) for s in self.study.settings]
+
+    def _scatter(self, first: Objective, second: Objective) -> Any:
+        """Two objectives; the fronts are drawn where there are no more, as their lines would cross otherwise."""
+        ranking, base = self.study.ranking, self.rows(asks=True)
+        x_field, y_field = self.fields[first.name], self.fields[second.name]
+        x = alt.X(**self.axis(first), scale=alt.Scale(zero=False, nice=True, padding=40))
+        y = alt.Y(**self.axis(second), scale=alt.Scale(zero=False, nice=True, padding=18))
         fronts_drawn = base.transform_filter("datum.front != null").mark_line(
             strokeWidth=1.2, color="currentColor").encode(
-            x=x, y=y, detail="front:N", order="fid:Q",
+            x=x, y=y, detail="front:N", order=f"{x_field}:Q",
             opacity=alt.condition("datum.front == 1", alt.value(0.75), alt.value(0.18)),
         )  # fmt: skip
-        tooltip = ["variant:N", "family:N", "front:Q", "fid:Q", "clip:Q", "rank:Q", "seeds:Q"]
+        tooltip = ["variant:N", "family:N", "front:Q", *self.tips(), "rank:Q", "seeds:Q"]
         shown = base.transform_filter(SHOWN)
         whole, partial = shown.transform_filter("datum.front != null"), shown.transform_filter("datum.front == null")
+        in_lines = len(ranking.objectives) == 2
+        opacity = alt.value(0.9) if in_lines else alt.condition("datum.front == 1", alt.value(0.95), alt.value(0.35))
         points = [
-            whole.mark_circle(size=110, opacity=0.9).encode(x=x, y=y, color=self.colour, tooltip=tooltip),
+            whole.mark_circle(size=110).encode(x=x, y=y, color=self.colour, opacity=opacity, tooltip=tooltip),
             # it lacks some setting or seed, or has diverged in one
             partial.mark_point(size=70, opacity=0.9).encode(x=x, y=y, color=self.colour, tooltip=tooltip),
         ]
+        bar = shown.mark_rule(opacity=0.45)
         bars = [
-            shown.mark_rule(opacity=0.45).encode(x="fid_low:Q", x2="fid_high:Q", y="clip:Q", color=self.colour),
-            shown.mark_rule(opacity=0.45).encode(x="fid:Q", y="clip_low:Q", y2="clip_high:Q", color=self.colour),
+            bar.encode(x=f"{x_field}_low:Q", x2=f"{x_field}_high:Q", y=y, color=self.colour),
+            bar.encode(x=x, y=f"{y_field}_low:Q", y2=f"{y_field}_high:Q", color=self.colour),
         ]
-        first = base.transform_joinaggregate(low="min(fid)", high="max(fid)").transform_filter(SHOWN)
-        # names stand on the empty side of the front, but for those that would run into the axis
-        at_axis = "datum.fid - datum.low < 0.25 * (datum.high - datum.low)"
-        named = first.transform_filter("datum.front == 1").encode(x=x, y=y, text="variant:N")
+        extent = base.transform_joinaggregate(low=f"min({x_field})", high=f"max({x_field})").transform_filter(SHOWN)
+        # names stand on the empty side of the front, but for those that would run out of the chart there
+        side, edge = (1, "datum.low") if first.sign > 0 else (-1, "datum.high")
+        above = -1 if second.sign < 0 else 1
+        at_edge = f"abs(datum.{x_field} - {edge}) < 0.25 * (datum.high - datum.low)"
+        named = extent.transform_filter("datum.front == 1").encode(x=x, y=y, text="variant:N")
+        away: dict[int, Any] = {1: "right", -1: "left"}
         style: dict[str, Any] = {"fontSize": 11, "color": "currentColor"}
         names = [
-            named.transform_filter(f"!({at_axis})").mark_text(align="right", dx=-9, dy=-6, **style),
-            named.transform_filter(at_axis).mark_text(align="left", dx=9, dy=10, **style),
+            named.transform_filter(f"!({at_edge})").mark_text(align=away[side], dx=-9 * side, dy=6 * above, **style),
+            named.transform_filter(at_edge).mark_text(align=away[-side], dx=9 * side, dy=-10 * above, **style),
         ]
-        drawn = [fronts_drawn, *(bars if len(ranking.seeds) > 1 else []), *points, *names]
-        return self.finish(alt.layer(*drawn), rows, 420, asks=True), [self.study.label(s) for s in self.study.settings]
+        return alt.layer(
+            *([fronts_drawn] if in_lines else []), *(bars if len(ranking.seeds) > 1 else []), *points, *names
+        )
 
-    def against_steps(self, metric: str, title: str) -> tuple[dict[str, Any], list[str]] | None:
+    def against_steps(self, objective: Objective) -> tuple[dict[str, Any], list[str]] | None:
         """The paper's Fig. 3: a score against the number of steps, by variant; None where steps do not vary."""
-        study = self.study
+        study, field = self.study, self.fields[objective.name]
         curves = self._curves(("steps",))
         if not curves:  # a small protocol may change guidance with the number of steps
             curves = {f"{k}, guidance by number of steps": v for k, v in self._curves(("steps", "guidance")).items()}
@@ -68,22 +81,22 @@ class Charts(Canvas):
                 for variant, score in study.ranking.scores[setting].items():
                     if variant in self.first:
                         row = {"at": at, "steps": float(study.cell(setting, "steps")), "seeds": score.n}
-                        own = {key: value for key, value in errors(score).items() if key.startswith(metric)}
+                        own = self.errors(score, objective.name)
                         rows.append({**self.facts(variant), **row, **own, "whole": self.is_whole(variant, setting)})
         ticks = sorted({row["steps"] for row in rows})
-        y_type = log_if_wide([row[metric] for row in rows])
+        ends = [row[name] for row in rows for name in (field, f"{field}_low") if name in row]
         base = self.rows(asks=True).transform_filter(SHOWN)
         x = alt.X("steps:Q", title="sampling steps", axis=alt.Axis(values=ticks, format="d"),
                   scale=alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, padding=12))  # fmt: skip
-        y = alt.Y(f"{metric}:Q", title=title, scale=alt.Scale(type=y_type, zero=False, nice=False, padding=10),
-                  axis=alt.Axis(format=".3~g", tickCount=6))  # fmt: skip
+        y = alt.Y(**self.axis(objective), **scaled(ends, padding=10))
         chart = self.lines(
             base, x=x, y=y, point=True,
-            tooltip=["variant:N", "steps:Q", f"{metric}:Q", f"{metric}_se:Q", "rank:Q", "seeds:Q"],
+            tooltip=["variant:N", "steps:Q", *self.tips(objective.name),
+                     alt.Tooltip(f"{field}_se:Q", title="standard error"), "rank:Q", "seeds:Q"],
             strokeDash=alt.condition("datum.whole", alt.value([1, 0]), alt.value([4, 3])),
         )  # fmt: skip
         bars = base.transform_filter("datum.lead").mark_rule(strokeWidth=1.2).encode(
-            x=x, y=f"{metric}_low:Q", y2=f"{metric}_high:Q", color=self.colour)  # fmt: skip
+            x=x, y=f"{field}_low:Q", y2=f"{field}_high:Q", color=self.colour)  # fmt: skip
         drawn = alt.layer(bars, chart) if len(study.ranking.seeds) > 1 else chart
         return self.finish(drawn, rows, 300, asks=True), list(curves)
 
@@ -146,23 +159,10 @@ class Charts(Canvas):
             return None
         labels = [kind for kind in kinds.values() if any(curve["kind"] == kind for curve in curves)]
         values = [{**curve, "at": labels.index(curve["kind"])} for curve in curves]
-        y_type = log_if_wide([loss for curve in curves for loss in curve["loss"]])
         chart = self.lines(
             self.rows(asks=True).transform_filter(SHOWN).transform_flatten(["step", "loss"]),
             x=alt.X("step:Q", title="training step", scale=alt.Scale(nice=False)),
-            y=alt.Y("loss:Q", title="loss",
-                    scale=alt.Scale(type=y_type, zero=False, nice=False, padding=8),
-                    axis=alt.Axis(format=".3~g", tickCount=6)),
+            y=alt.Y("loss:Q", title="loss", **scaled([loss for curve in curves for loss in curve["loss"]], padding=8)),
             tooltip=["variant:N", "kind:N", "step:Q", "loss:Q", "rank:Q"],
         )  # fmt: skip
         return self.finish(chart, values, 320, asks=True), labels
-
-
-def errors(score: Score) -> dict[str, float | None]:
-    """A score with a standard error to both sides; without errors, the mean alone."""
-    out: dict[str, float | None] = {}
-    for name, mean, se in (("fid", score.fid, score.fid_se), ("clip", score.clip, score.clip_se)):
-        out[name] = digits(mean)
-        if se is not None:
-            out |= {f"{name}_se": digits(se), f"{name}_low": digits(mean - se), f"{name}_high": digits(mean + se)}
-    return out

@@ -1,56 +1,47 @@
-"""Non-dominated sorting of (FID, CLIP) pairs: the order behind every rank."""
-
-from collections.abc import Sequence
+"""Non-dominated sorting: the order behind every rank. All is in costs, of which less is better."""
 
 import moocore
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+SMALL = 64  # points of a cloud, up to which many clouds are sorted faster at once than each by moocore
 
 
-def fronts(fid: Sequence[float], clip: Sequence[float]) -> list[int]:
-    """Front of each point, 1 = Pareto-optimal, for FID minimised and CLIP maximised (paper sec. 5.1).
+def fronts(costs: ArrayLike) -> list[int]:
+    """Front of each point, 1 = Pareto-optimal (paper sec. 5.1).
 
     Args:
-        fid, clip: finite numbers, one pair a variant. Pairs equal in both share a front.
+        costs: finite numbers [n, M], of n points in M objectives that are all minimised. Equal points share a front.
 
     Returns:
-        One front a pair, in the order given; fronts are numbered 1, 2, ... without gaps.
+        One front a point, in the order given; fronts are numbered 1, 2, ... without gaps.
 
     Raises:
-        ValueError: the lengths differ, or a number is not finite (non-dominated sorting would call NaN optimal).
+        ValueError: a number is not finite (non-dominated sorting would call NaN optimal).
     """
-    if len(fid) != len(clip):
-        raise ValueError(f"fid and clip must pair up: got {len(fid)} and {len(clip)} numbers")
-    points = np.column_stack([np.asarray(fid, dtype=float), np.asarray(clip, dtype=float)])
-    if not np.isfinite(points).all():
-        fid_bad, clip_bad = points[~np.isfinite(points).all(axis=1)][0]
-        raise ValueError(f"only finite pairs can be sorted: got fid {fid_bad}, clip {clip_bad}")
-    if len(points) == 0:
+    points = np.asarray(costs, dtype=float)
+    if points.size == 0:
         return []
+    if not np.isfinite(points).all():
+        raise ValueError(f"only finite points can be sorted: got {points[~np.isfinite(points).all(1)][0].tolist()}")
     # moocore counts fronts from 0
-    return [int(front) + 1 for front in moocore.pareto_rank(points, maximise=[False, True])]
+    return [int(front) + 1 for front in moocore.pareto_rank(points)]
 
 
-def fronts_of_many(fid: NDArray[np.float64], clip: NDArray[np.float64]) -> NDArray[np.int64]:
-    """`fronts` of many clouds at once: finite [R, V] numbers, V points in each of R clouds, to [R, V] fronts.
-
-    For thousands of small clouds, where a call of moocore each would take seconds.
-    """
-    clouds, points = fid.shape
-    order = np.lexsort((-clip, fid), axis=-1)  # by FID; at a tie the better CLIP first
-    fid, clip = np.take_along_axis(fid, order, -1), np.take_along_axis(clip, order, -1)
-    front = np.zeros((clouds, points), dtype=np.int64)
-    top = np.full((clouds, points), -np.inf)  # the best CLIP of each front so far; it falls from front to front
-    rows, used = np.arange(clouds), 0
-    for i in range(points):
-        # A front whose best CLIP reaches the point's dominates it, as none of its points has a larger FID.
-        place = (top[:, :used] >= clip[:, i, None]).sum(-1)
-        if i:
-            twin = (fid[:, i] == fid[:, i - 1]) & (clip[:, i] == clip[:, i - 1])
-            place = np.where(twin, front[:, i - 1], place)
-        front[:, i] = place
-        top[rows, place] = np.maximum(top[rows, place], clip[:, i])
-        used = max(used, int(place.max()) + 1)
+def fronts_of_many(costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`fronts` of R clouds of V points in M objectives at once: finite [R, V, M] to [R, V]."""
+    points = costs.shape[1]
+    if points > SMALL:
+        return np.stack([moocore.pareto_rank(cloud) for cloud in costs]).astype(np.int64) + 1
+    # In the order of the first objective, at a tie of the next, none dominates one before it.
+    order = np.lexsort(np.moveaxis(costs, -1, 0)[::-1], axis=-1)
+    costs = np.take_along_axis(costs, order[..., None], 1)
+    front = np.ones(costs.shape[:2], dtype=np.int64)
+    for i in range(1, points):
+        before, own = costs[:, :i, 1:], costs[:, i, None, 1:]
+        behind = np.where((before <= own).all(-1), front[:, :i], 0).max(1) + 1
+        is_twin = (costs[:, i] == costs[:, i - 1]).all(-1)
+        front[:, i] = np.where(is_twin, front[:, i - 1], behind)
     out = np.empty_like(front)
-    np.put_along_axis(out, order, front + 1, -1)
+    np.put_along_axis(out, order, front, -1)
     return out

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from analysis.objectives import listed
 from analysis.paper import CITATION
 from analysis.rank import columns, text_cell
 from analysis.searches import Search
@@ -13,7 +14,7 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
     """The whole report."""
     parts = [
         f"# {escape(title)}",
-        "Average front over settings by non-dominated sorting on FID (down) and CLIP score (up); 1 is best. After "
+        f"Average front over settings by non-dominated sorting{sorted_on(studies)}; 1 is best. After "
         f"{CITATION}. The page with charts and samples: report.html.",
     ]
     for study in studies:
@@ -36,6 +37,11 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def sorted_on(studies: Sequence[Study]) -> str:
+    """The objectives of a report, the same for all of its studies."""
+    return f" on {listed(o.said for o in studies[0].objectives)}" if studies else ""
+
+
 def ranking(study: Study) -> str:
     """The ranking beside the paper's Table 1, whose ranks are among 61 and compare in order only."""
     names, places = columns(study.ranking), study.ranking.places
@@ -45,7 +51,7 @@ def ranking(study: Study) -> str:
         rows.append([*cells, *(f"{r:.2f}" for r in study.paper.get(entry.variant, ()))] + [""] * 3)
     header = (*names, "paper: all", "paper: 5 steps", "paper: 50 steps")
     if not rows:
-        return study.unranked_because + (f"\n\n{table(study.clip_scores)}" if study.clip_scores else "")
+        return study.unranked_because + (f"\n\n{table(study.partial_scores)}" if study.partial_scores else "")
     return table(Table(header, [row[: len(header)] for row in rows]))
 
 

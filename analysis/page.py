@@ -15,7 +15,9 @@ from altair.utils.schemapi import debug_mode
 from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
+from analysis.markdown import sorted_on
 from analysis.markup import Marks, figure, table
+from analysis.objectives import listed
 from analysis.outputs import GENERATOR
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
@@ -57,7 +59,7 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
         f'{GENERATOR}<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(title)}</title><style>{(here / 'page.css').read_text()}</style></head><body>"
         f"<header><div><h1>{escape(title)}</h1>"
-        "<p>Training formulations ranked by non-dominated sorting on FID and CLIP score, after "
+        f"<p>Training formulations ranked by non-dominated sorting{escape(sorted_on(studies))}, after "
         f"{escape(CITATION)}: within each setting the Pareto-optimal variants, by means over seeds, form front 1, "
         "without them the next front 2, and so on; a rank is the average front over settings. 1 is best.</p>"
         f"{contents}</div></header>"
@@ -111,7 +113,7 @@ class _Section:
         parts.append(f"<h3>What was run</h3><dl>{facts}</dl>" + table(study.deviations, numeric=False))
         if study.extractor:
             facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in study.extractor.items())
-            parts.append(f"<h3>Extractor</h3><p>The network behind FID and CLIP score.</p><dl>{facts}</dl>")
+            parts.append(f"<h3>Extractor</h3><p>The network behind the scores.</p><dl>{facts}</dl>")
         parts.append("<h3>Runs</h3>" + table(study.status, self.marks) + self._config())
         return "".join(parts) + "</section>"
 
@@ -138,13 +140,19 @@ class _Section:
     def _scatter(self) -> str:
         if not self.study.ranking.settings:
             return ""
-        spec, labels = self.charts.scatter()
-        intro = "Lines join the variants of one front; the strong one is front 1. Best is the upper left."
+        specs, labels = self.charts.scatters()
+        first, *others = self.study.objectives
+        if len(others) == 1:
+            corner = f"{'upper' if others[0].direction == 'max' else 'lower'} {'left' if first.sign > 0 else 'right'}"
+            intro = f"Lines join the variants of one front; the strong one is front 1. Best is the {corner}."
+        else:
+            intro = f"Strong points are on front 1, which all {len(others) + 1} objectives decide together."
         if len(self.study.ranking.seeds) > 1:
             intro += " Points are means over seeds, bars their standard errors."
         if self.study.ranking.unranked:
             intro += " Hollow points lack some setting or seed."
-        return self._figure("CLIP score against FID", intro, [("scatter", spec)], labels, "Setting")
+        title = f"{listed(o.label for o in others)} against {first.label}"
+        return self._figure(title, intro, [(f"scatter-{i}", spec) for i, spec in enumerate(specs)], labels, "Setting")
 
     def _intervals(self) -> str:
         spec = intervals(self.charts)
@@ -160,10 +168,13 @@ class _Section:
         found = attainment(self.charts) if self.study.ranking.settings else None
         if found is None:
             return ""
+        first, second, *others = self.study.objectives
         intro = (
-            "Which FID and CLIP score a variant reaches with some number of steps and guidance: in one of its "
-            "seeds, in half of them, in every one. The narrower the band, the less luck in it."
+            f"Which {first.label} and {second.label} a variant reaches with some number of steps and guidance: in one "
+            "of its seeds, in half of them, in every one. The narrower the band, the less luck in it."
         )
+        if others:
+            intro += f" {listed(o.label for o in others)} {'is' if len(others) == 1 else 'are'} left out."
         return self._figure(
             "Attainment surfaces", intro + self._first(), [("attainment", found[0])], found[1], "Variant"
         )
@@ -174,18 +185,15 @@ class _Section:
         return f" The first {MOST} of {n} variants." if n > MOST else ""
 
     def _steps(self) -> str:
-        fid, clip = (
-            self.charts.against_steps(m, t) for m, t in (("fid", "FID (lower)"), ("clip", "CLIP score (higher)"))
-        )
-        if fid is None or clip is None:
+        found = [chart for o in self.study.objectives if (chart := self.charts.against_steps(o))]
+        if not found:
             return ""
         intro = "As the paper’s Fig. 3. Strong lines are the best variant of each family."
         if self.study.ranking.unranked:
             intro += " Dashed lines lack some setting or seed."
         intro += self._first()
-        return self._figure(
-            "Scores against sampling steps", intro, [("fid-steps", fid[0]), ("clip-steps", clip[0])], fid[1], "Settings"
-        )
+        specs = [(f"steps-{i}", spec) for i, (spec, _) in enumerate(found)]
+        return self._figure("Scores against sampling steps", intro, specs, found[0][1], "Settings")
 
     def _densities(self) -> str:
         specs = self.charts.densities()

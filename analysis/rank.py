@@ -1,26 +1,24 @@
-"""`python -m analysis.rank FILE.csv`: rank formulations by FID and CLIP score, as the paper does."""
+"""`python -m analysis.rank FILE.csv`: rank formulations by FID and CLIP score, as the paper does, or others."""
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from analysis.objectives import DEFAULT, about, chosen, listed
 from analysis.outputs import check_file, write
-from analysis.ranking import Entry, Ranking, rank
+from analysis.ranking import Entry, Ranking, Score, rank
 from analysis.results import GROUP, SETTING, Results, read
-from flowzoo.runs.files import RunError, tell
+from flowzoo.runs.files import RunError, csv_text, tell
+from flowzoo.runs.finding import Found
 from flowzoo.runs.output import command
 
 RANK_COLUMNS = ("variant", "rank_all", "rank_5_steps", "rank_50_steps", "rank_50_all", "n_settings")
-# what several seeds add; the scores are means over settings, of seeds that have all of them
+# what several seeds add, in CSV followed by scores: means over settings, of seeds that have all of them
 SEED_COLUMNS = ("place", "rank_all_low", "rank_all_high", "n_seeds")
-SEED_COLUMNS_CSV = ("rank_all_se", "n_seeds", "rank_all_low", "rank_all_high", "place", "ties", "fid", "fid_se", "clip",
-                    "clip_se")  # fmt: skip
-SCORE_COLUMNS = ("variant", "front", "fid", "fid_se", "clip", "clip_se", "n_seeds")
+SEED_COLUMNS_CSV = ("rank_all_se", "n_seeds", "rank_all_low", "rank_all_high", "place", "ties")
+SCORE_COLUMNS = ("variant", "front", "n_seeds")  # around the scores
 FILTERS = ("variant", *SETTING, "seed")
-NOISE = "FID gaps of about 1.3 % are noise of sampling alone, and a training seed moves FID about three times as much"
 
 
 def columns(ranking: Ranking) -> tuple[str, ...]:
@@ -30,27 +28,39 @@ def columns(ranking: Ranking) -> tuple[str, ...]:
 
 def as_csv(ranking: Ranking) -> str:
     """The ranking for programs: numbers with six decimals at most, an empty cell where there is none."""
-    names = RANK_COLUMNS + (SEED_COLUMNS_CSV if len(ranking.seeds) > 1 else ())
+    has_seeds = len(ranking.seeds) > 1
+    names = RANK_COLUMNS + (SEED_COLUMNS_CSV if has_seeds else ())
     rows = []
     for entry in ranking.entries:
         row = dict(vars(entry), ties=len(entry.ties) if entry.place else None)
-        mean = entry.mean
-        row |= {name: getattr(mean, name) if mean else None for name in ("fid", "fid_se", "clip", "clip_se")}
-        rows.append([_cell(row[name]) for name in names])
-    return _csv([names, *rows])
+        scores = _scores(ranking, entry.mean) if has_seeds else ()
+        rows.append([_cell(cell) for cell in (*(row[name] for name in names), *scores)])
+    return csv_text([(*names, *(_score_names(ranking) if has_seeds else ())), *rows])
 
 
 def scores_as_csv(ranking: Ranking, results: Results) -> str:
     """Every variant's scores in every setting, averaged over its seeds, with its front there, for programs."""
-    rows: list[Sequence[str]] = [(*results.columns, *SCORE_COLUMNS)]
+    first, second, last = SCORE_COLUMNS
+    rows: list[Sequence[str]] = [(*results.columns, first, second, *_score_names(ranking), last)]
     for setting in ranking.settings:
         front = ranking.fronts[setting]
         scores = ranking.scores[setting]
         for variant in sorted(scores, key=lambda v: (front[v] is None, front[v] or 0, v)):
             score = scores[variant]
-            cells = (front[variant], score.fid, score.fid_se, score.clip, score.clip_se, score.n)
+            cells = (front[variant], *_scores(ranking, score), score.n)
             rows.append([*setting, variant, *map(_cell, cells)])
-    return _csv(rows)
+    return csv_text(rows)
+
+
+def _score_names(ranking: Ranking) -> list[str]:
+    return [column for name in ranking.metrics for column in (name, f"{name}_se")]
+
+
+def _scores(ranking: Ranking, score: Score | None) -> list[float | None]:
+    """The cells of `_score_names`."""
+    if score is None:
+        return [None] * (2 * len(ranking.metrics))
+    return [number for name in ranking.metrics for number in (score.mean.get(name), score.se.get(name))]
 
 
 def as_text(ranking: Ranking, results: Results) -> str:
@@ -77,7 +87,7 @@ def notes(ranking: Ranking, results: Results) -> list[str]:
     """What a reader must know beside the table."""
     lines = []
     if len(ranking.seeds) == 1:
-        lines.append(f"one seed: no intervals; {NOISE}")
+        lines.append("; ".join(["one seed: no intervals", *noise(ranking)]))
     elif any(entry.place is not None for entry in ranking.ranked):
         lines.append(
             "place: 1 + how many rank before it beyond the noise of seeds, so equal places (=) are ties; low and high: "
@@ -97,20 +107,19 @@ def notes(ranking: Ranking, results: Results) -> list[str]:
     return lines
 
 
+def noise(ranking: Ranking) -> list[str]:
+    """What is known of the noise of one seed."""
+    return [text for objective in ranking.objectives if (text := about(objective.name).noise)]
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{round(value, 6):.12g}"
     return "" if value is None else str(value)
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def load(path: Path) -> tuple[Results, list[str]]:
-    """Results of a CSV file, or of every run below a folder; and a line for each thing there that cannot be read.
+def load(path: Path) -> tuple[Results, Found]:
+    """Results of a CSV file, or of every run below a folder, and these runs.
 
     Raises:
         ValueError: there is no such file, or its rows are not usable.
@@ -121,10 +130,10 @@ def load(path: Path) -> tuple[Results, list[str]]:
         found = collect([path])
         if not found.runs:
             raise ValueError(f"{path} holds searches and no other runs; python -m analysis.report shows them")
-        return results(found.runs), found.complaints()
+        return results(found.runs), found
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a CSV file or a folder of runs")
-    return read(path), []
+    return read(path), Found()
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +147,16 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_objectives(parser: argparse.ArgumentParser) -> None:
+    """The option `--objectives`, for `objectives.chosen`."""
+    parser.add_argument(
+        "--objectives",
+        metavar="NAME:DIRECTION,...",
+        help="two or more metrics of the rows, each with min or max for what is better; by default "
+        + ",".join(f"{objective.name}:{objective.direction}" for objective in DEFAULT),
+    )
+
+
 def filters(args: argparse.Namespace) -> Mapping[str, Sequence[str]]:
     """What the options ask for, for `Results.include`."""
     return {name: given for name in FILTERS if (given := getattr(args, f"include_{name}"))}
@@ -146,15 +165,16 @@ def filters(args: argparse.Namespace) -> Mapping[str, Sequence[str]]:
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m analysis.rank",
-        description="Rank formulations: means over seeds, non-dominated sorting on FID (down) and CLIP score (up) "
-        "within each setting, then the average front over settings. Front 1 is best.",
+        description=f"Rank formulations: means over seeds, non-dominated sorting on {listed(o.said for o in DEFAULT)}, "
+        "or on other --objectives, within each setting, then the average front over settings. Front 1 is best.",
     )
-    out.add_argument("file", type=Path, help="CSV with columns variant, fid, clip and settings, or a folder of runs")
+    out.add_argument("file", type=Path, help="CSV with columns variant, metrics and settings, or a folder of runs")
     out.add_argument("--csv", action="store_true", help="print CSV instead of a table for people")
     out.add_argument("--scores", type=Path, metavar="FILE", help="also write means, errors and fronts by setting")
     out.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="also keep what is printed (CSV if FILE is .csv)"
     )
+    add_objectives(out)
     add_filters(out)
     return out
 
@@ -176,9 +196,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         _check_outputs(args)
-        results, unreadable = load(args.file)
+        results, found = load(args.file)
         results = results.include(filters(args))
-        ranking = rank(results)
+        ranking = rank(results, chosen(args.objectives, results, found.runs))
         text = as_csv(ranking) if args.csv else as_text(ranking, results)
         if args.output:
             write(args.output, as_csv(ranking) if args.output.suffix == ".csv" else text)
@@ -190,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write(text)
     if args.csv and (told := notes(ranking, results)):
         print(*told, sep="\n", file=sys.stderr)
-    return tell("analysis.rank", unreadable)
+    return tell("analysis.rank", found.complaints())
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 
 from analysis.fronts import fronts
+from analysis.objectives import DEFAULT, Objective, listed
 from analysis.resampling import resampled
 from analysis.results import Results, Row, belongs
 
@@ -17,18 +18,22 @@ Setting = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Score:
-    """One variant in one setting: means over n seeds and their standard errors, None with one seed."""
+    """One variant in one setting: means over n seeds and their standard errors, by metric.
 
-    fid: float
-    clip: float
-    fid_se: float | None
-    clip_se: float | None
+    A metric that is not finite in every seed has neither, and with one seed there are no errors.
+    """
+
+    mean: Mapping[str, float]
+    se: Mapping[str, float]
     n: int
 
     @classmethod
-    def of(cls, fid: list[float], clip: list[float]) -> "Score":
-        mean_fid, mean_clip = fmean(fid), fmean(clip)
-        return cls(mean_fid, mean_clip, standard_error(fid, mean_fid), standard_error(clip, mean_clip), len(fid))
+    def of(cls, seeds: Sequence[Mapping[str, float]]) -> "Score":
+        names = [name for name in seeds[0] if all(math.isfinite(scores.get(name, math.nan)) for scores in seeds)]
+        values = {name: [scores[name] for scores in seeds] for name in names}
+        mean = {name: fmean(own) for name, own in values.items()}
+        errors = {name: standard_error(own, mean[name]) for name, own in values.items()}
+        return cls(mean, {name: se for name, se in errors.items() if se is not None}, len(seeds))
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Ranking:
     """Entries, ranked ones first, best first.
 
     `fronts[setting]` maps every variant that is scored or has diverged there, in any seed, to its front, or to None
-    where it has no rank; `scores[setting]` maps every variant that is scored there to its means.
+    where it has no rank; `scores[setting]` maps every variant that is scored there to its means. `metrics` are the
+    objectives, then what else the rows have.
     """
 
     entries: list[Entry]
@@ -68,6 +74,8 @@ class Ranking:
     seeds: list[str]
     fronts: dict[Setting, dict[str, int | None]]
     scores: dict[Setting, dict[str, Score]]
+    objectives: tuple[Objective, ...]
+    metrics: tuple[str, ...]
 
     @property
     def ranked(self) -> list[Entry]:
@@ -84,8 +92,8 @@ class Ranking:
         return {e.variant: f"{e.place}{'=' * (known.count(e.place) > 1)}" for e in self.ranked if e.place is not None}
 
 
-def rank(results: Results) -> Ranking:
-    """Rank every variant that is scored, or has diverged, in all settings of all seeds.
+def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> Ranking:
+    """Rank every variant that is scored in all objectives, or has diverged, in all settings of all seeds.
 
     Scores are averaged over seeds before anything is sorted. Rows compete only inside one setting, and the protocol is
     part of it. A variant that has diverged in any seed has no mean: it takes the last front + 1 in each setting of its
@@ -95,13 +103,13 @@ def rank(results: Results) -> Ranking:
     Raises:
         ValueError: no row can be ranked.
     """
-    table = _Table(results)
+    table = _Table(results, objectives)
     found: dict[Setting, dict[str, int]] = {}
     for setting in table.settings:
         means = table.means[setting]
         whole = [variant for variant in table.complete if table.is_whole(variant, setting)]
-        sorted_into = fronts([means[v].fid for v in whole], [means[v].clip for v in whole])
-        front = found[setting] = dict(zip(whole, sorted_into, strict=True))
+        costs = [table.costs(means[variant].mean) for variant in whole]
+        front = found[setting] = dict(zip(whole, fronts(costs), strict=True))
         late = max(front.values(), default=1) + 1  # never first, though all others lack a setting
         front.update({variant: late for variant in table.complete if variant not in front})
 
@@ -111,26 +119,26 @@ def rank(results: Results) -> Ranking:
         setting: {v: found[setting].get(v) for v in set.union(*(table.present[key] for key in table.keys_of[setting]))}
         for setting in table.settings
     }
-    return Ranking(_with_noise(entries, table), table.settings, table.seeds, shown, table.means)
+    entries = _with_noise(entries, table)
+    return Ranking(entries, table.settings, table.seeds, shown, table.means, objectives, results.shown(table.names))
 
 
 class _Table:
     """Who is scored where, in which seeds."""
 
-    def __init__(self, results: Results) -> None:
-        self.columns = results.columns
+    def __init__(self, results: Results, objectives: tuple[Objective, ...]) -> None:
+        self.columns, self.objectives = results.columns, objectives
+        self.names = [objective.name for objective in objectives]
+        results.check_numbers(self.names)
         contenders = [row for row in results.rows if not row.is_baseline]
         self.scored: dict[tuple[str, Setting], dict[str, Row]] = defaultdict(dict)
         for row in contenders:
-            if row.is_ranked and row.setting is not None:
+            if row.is_ranked(self.names) and row.setting is not None:
                 self.scored[row.seed, row.setting][row.variant] = row
         if not self.scored:
-            if any(math.isfinite(row.clip) for row in contenders):
-                raise ValueError(
-                    "nothing to rank: the rows have a CLIP score and no FID, which too few images do not give; "
-                    "the report (python -m analysis.report) shows them"
-                )
-            raise ValueError("nothing to rank: no row of a trained variant has a finite fid and clip")
+            have = [name for name in results.metrics if any(row.has([name]) for row in contenders)]
+            told = f"; they have {listed(have)}: the report (python -m analysis.report) shows that" if have else ""
+            raise ValueError(f"nothing to rank: no row of a trained variant has finite {listed(self.names)}{told}")
         self.seeds = sorted({seed for seed, _ in self.scored}, key=lambda seed: float(seed or 0))
         self.settings = sorted({setting for _, setting in self.scored})
         # what a seed was scored in is the same for all its variants, so seeds may differ in their settings
@@ -149,14 +157,18 @@ class _Table:
         self.complete = sorted(set.intersection(*self.present.values()))
         self.means: dict[Setting, dict[str, Score]] = {}
         for setting, keys in self.keys_of.items():
-            own: dict[str, list[Row]] = defaultdict(list)
+            own: dict[str, list[Mapping[str, float]]] = defaultdict(list)
             for key in keys:
                 for variant, row in self.scored[key].items():
-                    own[variant].append(row)
-            self.means[setting] = {v: Score.of([r.fid for r in rs], [r.clip for r in rs]) for v, rs in own.items()}
+                    own[variant].append(row.scores)
+            self.means[setting] = {variant: Score.of(seeds) for variant, seeds in own.items()}
         self.rows_of: dict[str, list[Row]] = defaultdict(list)
         for row in contenders:
             self.rows_of[row.variant].append(row)
+
+    def costs(self, scores: Mapping[str, float]) -> list[float]:
+        """The objectives, signed so that less is better."""
+        return [objective.sign * scores[objective.name] for objective in self.objectives]
 
     def is_whole(self, variant: str, setting: Setting) -> bool:
         """Scored in every seed of the setting."""
@@ -190,12 +202,11 @@ class _Table:
         return replace(out, rank_5_steps=mean(steps="5"), rank_50_steps=rank_50, rank_50_all=mean(steps="50"))
 
     def _reason(self, rows: list[Row], n_settings: int, n_seeds: int) -> str:
-        ended = [row for row in rows if not row.is_ranked and row.status not in ("", "done")]
+        ended = [row for row in rows if not row.is_ranked(self.names) and row.status not in ("", "done")]
         words = ((row.status, row.record.get("exception")) for row in ended)
         parts = sorted({f"{status} ({why})" if why else status for status, why in words})
-        scored = [row for row in rows if row.setting is not None]
-        if any(not (math.isfinite(row.fid) and math.isfinite(row.clip)) for row in scored):
-            parts.append("fid or clip not finite")
+        if any(row.setting is not None and not row.has(self.names) for row in rows):
+            parts.append(f"{listed(self.names, 'or')} not finite")
         parts.append(f"{n_settings} of {len(self.settings)} settings")
         if len(self.seeds) > 1:
             parts.append(f"complete in {n_seeds} of {len(self.seeds)} seeds")
@@ -208,18 +219,20 @@ def _with_noise(entries: list[Entry], table: _Table) -> list[Entry]:
     shape = (len(ranked), len(table.seeds), len(table.settings))
     if shape[1] < 2 or len(table.scored) < shape[1] * shape[2]:
         return entries
-    fid, clip = np.full(shape, np.nan), np.full(shape, np.nan)
+    costs = np.full((*shape, len(table.names)), np.nan)
+    scores: dict[str, list[list[Mapping[str, float]]]] = {e.variant: [[] for _ in table.seeds] for e in ranked}
     for s, seed in enumerate(table.seeds):
         for k, setting in enumerate(table.settings):
             rows = table.scored[seed, setting]
             for v, entry in enumerate(ranked):
                 if row := rows.get(entry.variant):
-                    fid[v, s, k], clip[v, s, k] = row.fid, row.clip
+                    costs[v, s, k] = table.costs(row.scores)
+                    scores[entry.variant][s].append(row.scores)
     means = [
-        Score.of(f.mean(-1).tolist(), c.mean(-1).tolist()) if np.isfinite(f).all() else None
-        for f, c in zip(fid, clip, strict=True)
+        Score.of([Score.of(settings).mean for settings in scores[entry.variant]]) if np.isfinite(own).all() else None
+        for entry, own in zip(ranked, costs, strict=True)
     ]
-    noise = resampled(fid, clip)
+    noise = resampled(costs)
     if noise is None:
         told = [replace(entry, mean=mean) for entry, mean in zip(ranked, means, strict=True)]
         return told + entries[len(ranked) :]

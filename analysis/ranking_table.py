@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from analysis.markup import Marks, spread, table, td
+from analysis.objectives import about, listed
 from analysis.ranking import Entry
 from analysis.study import Study, Table
 
@@ -20,12 +21,13 @@ def ranking(study: Study, marks: Marks) -> str:
     """Ranks, the scores at the headline's setting, and the paper's ranks; then what has no rank and why."""
     entries, places = study.ranking.ranked, study.ranking.places
     if not entries:
-        scores = table(study.clip_scores, marks) if study.clip_scores else ""
+        scores = table(study.partial_scores, marks) if study.partial_scores else ""
         return f"<p>{escape(study.unranked_because)}</p>" + scores + _unranked(study, marks)
     headline = study.settings[0]
     # a column without any number would only ask why it is there
     columns = [name for name in COLUMNS if any(getattr(e, name) is not None for e in entries)]
-    head = ["place" if places else "#", "variant", *(COLUMNS[name] for name in columns), "FID", "CLIP"]
+    head = ["place" if places else "#", "variant", *(COLUMNS[name] for name in columns)]
+    head += [about(metric).label for metric in study.ranking.metrics]
     head += ["paper: all", "paper: 5", "paper: 50"] if study.paper else []
     rows = []
     for number, entry in enumerate(entries, 1):
@@ -36,10 +38,9 @@ def ranking(study: Study, marks: Marks) -> str:
             interval = _interval(entry) if name == "rank_all" else ""
             cells.append(td(value, f"{value:.2f}{interval}" if value is not None else ""))
         score = study.ranking.scores[headline].get(entry.variant)
-        if score is None or entry.diverged:  # no mean over all seeds
-            cells += [td(None, "")] * 2
-        else:
-            cells += [td(score.fid, spread(score.fid, score.fid_se)), td(score.clip, spread(score.clip, score.clip_se))]
+        for metric in study.ranking.metrics:
+            mean = None if score is None or entry.diverged else score.mean.get(metric)  # no mean over all seeds
+            cells.append(td(mean, spread(mean, score.se.get(metric)) if score and mean is not None else ""))
         if study.paper:
             ranks: Sequence[float | None] = study.paper.get(entry.variant, (None, None, None))
             cells += [td(r, f"{r:.2f}" if r is not None else "", "n p") for r in ranks]
@@ -61,7 +62,7 @@ def _interval(entry: Entry) -> str:
 
 
 def _said(study: Study) -> str:
-    said = [f"FID and CLIP at {study.label(study.settings[0])}."]
+    said = [f"{listed(about(metric).label for metric in study.ranking.metrics)} at {study.label(study.settings[0])}."]
     if len(study.ranking.seeds) > 1:
         said.append(f"Means over {len(study.ranking.seeds)} seeds, ± their standard error.")
     if study.ranking.places:

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from analysis.collect import collect, results
 from analysis.markdown import markdown
+from analysis.objectives import chosen
 from analysis.outputs import check_folder, check_runs
 from analysis.page import page
-from analysis.rank import add_filters, as_csv, filters, scores_as_csv
+from analysis.rank import add_filters, add_objectives, as_csv, filters, scores_as_csv
 from analysis.results import GROUP, Results
 from analysis.searches import searches
 from analysis.study import Study, studies
-from flowzoo.runs.files import RunError, replace, tell
+from flowzoo.runs.files import RunError, csv_text, replace, tell
 from flowzoo.runs.layout import REPORT
 from flowzoo.runs.output import command
 
@@ -36,16 +37,17 @@ def report(
     folder: Path,
     title: str | None = None,
     include: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    objectives: str | None = None,
 ) -> Report:
     """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`.
 
     Searches (trials.csv) have sections of their own, and no part in the CSV files.
 
-    `include` names what of each column to keep (`Results.include`).
+    `include` names what of each column to keep (`Results.include`), `objectives` what ranks (`objectives.chosen`).
 
     Raises:
-        ValueError: no run is found, two runs claim the same (variant, seed, setting), nothing is to be included, or
-            `folder` has other files in the place of these.
+        ValueError: no run is found, two runs claim the same (variant, seed, setting), nothing is to be included, the
+            objectives are not to be had, or `folder` has other files in the place of these.
     """
     check_folder("-o", folder, FILES)
     there = collect(roots)
@@ -55,7 +57,7 @@ def report(
         raise ValueError("; ".join(unreadable))
     runs = there.runs
     rows = results(runs).include(include)
-    found = studies(runs, rows) if runs else []
+    found = studies(runs, rows, chosen(objectives, rows, runs)) if runs else []
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
         REPORT: page(found, title, found_searches),
@@ -86,22 +88,15 @@ def _read(text: str) -> list[dict[str, str]]:
 
 
 def _written(lines: Sequence[Mapping[str, str]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return csv_text([names, *([line.get(name) for name in names] for line in lines)])
 
 
 def _results(rows: Results) -> str:
     """Every row of every run, the untrained baselines too."""
-    out = io.StringIO()
     names = dict.fromkeys(name for row in rows.rows if row.setting is not None for name in row.record)
     names = names or dict.fromkeys(name for row in rows.rows for name in row.record)
-    writer = csv.DictWriter(out, list(names), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(dict(row.record) for row in rows.rows)
-    return out.getvalue()
+    return csv_text([names, *([row.record.get(name) for name in names] for row in rows.rows)])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="folders of runs, searched below")
     out.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
     out.add_argument("--title", help="the title; the names of the folders by default")
+    add_objectives(out)
     add_filters(out)
     return out
 
@@ -123,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     try:
-        written = report(args.runs, args.output, args.title, filters(args))
+        written = report(args.runs, args.output, args.title, filters(args), args.objectives)
     except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

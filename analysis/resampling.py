@@ -1,9 +1,10 @@
 """How far average ranks may move with other training seeds: a bootstrap over seeds.
 
 Seeds are paired: one seed gives all variants the same images, noise and initial weights, so what a seed does to all of
-them alike changes no order. The model is score = variant + seed + rest, in FID relative to the variant's mean, in CLIP
-score as it is. A run's rest is one vector over all settings, as one training made all its scores. A replicate
-draws n rests with replacement for each variant, adds their mean to the variant's means, and ranks all again.
+them alike changes no order. The model is score = variant + seed + rest; in a score that has its best value at 0, as
+FID has, relative to the variant's mean, in any other, as the CLIP score, as it is. A run's rest is one vector over all
+settings and objectives, as one training made all its scores. A replicate draws n rests with replacement for each
+variant, adds their mean to the variant's means, and ranks all again.
 
 Two corrections are for few seeds. Rests are smaller than the noise that they estimate, by sqrt((1 - 1/n)(1 - 1/V)),
 which is undone: the plain bootstrap of 2 seeds would see half the variance. And a spread that is itself known from d
@@ -13,7 +14,7 @@ look as sure as 20 (this makes Student's t of the normal). From `ENOUGH` seeds o
 all variants (d = (V - 1)(n - 1)), which takes their relative noise as one.
 
 Intervals are percentiles. In simulations of 8 and 16 variants they held the rank of scores without noise in 95 to 99
-of 100 cases (87 with 2 seeds where FID and CLIP order all variants alike, as noise only ever merges fronts then);
+of 100 cases (87 with 2 seeds where two objectives order all variants alike, as noise only ever merges fronts then);
 corrected for the bias of the replicates they held it less often. Among hundreds of close variants the number of fronts
 itself hangs on the noise: compare places there, not ranks.
 
@@ -47,28 +48,32 @@ class Noise:
     before: NDArray[np.bool_]
 
 
-def resampled(fid: Floats, clip: Floats) -> Noise | None:
-    """The bootstrap over seeds of [V, n, K] scores: V variants, n seeds, K settings; the same for the same scores.
+def resampled(costs: Floats) -> Noise | None:
+    """The bootstrap over seeds of costs [V, n, K, M]: V variants, n seeds, K settings, M objectives, all minimised.
 
-    A variant that is NaN anywhere in a setting has diverged there and keeps the last front + 1. None with one seed, and
-    where fewer than two variants are scored throughout, as nothing tells a seed's share from the rest then.
+    The same for the same costs. A variant that is NaN anywhere in a setting has diverged there and keeps the last
+    front + 1. None with one seed, and where fewer than two variants are scored throughout, as nothing tells a seed's
+    share from the rest then.
     """
-    variants, n, settings = fid.shape
-    lost = np.any(np.isnan(fid + clip), axis=1)
+    variants, n, settings, objectives = costs.shape
+    lost: NDArray[np.bool_] = np.any(np.isnan(costs), axis=(1, 3))
     whole = np.flatnonzero(~lost.any(1))
     if len(whole) < 2 or n < 2:
         return None
-    mean_fid, mean_clip = fid.mean(1), clip.mean(1)
-    rest = np.concatenate([_relative(fid[whole]), clip[whole] - clip[whole].mean(1, keepdims=True)], -1)
+    mean = costs.mean(1)
+    is_best_at_zero = np.all(costs[whole] >= 0, axis=(0, 1, 2))
+    scale = np.where(is_best_at_zero, np.abs(mean), 1.0)
+    off = costs[whole] - mean[whole, None]
+    rest = np.divide(off, scale[whole, None], out=np.zeros_like(off), where=scale[whole, None] != 0)
     rest -= rest.mean(0)  # what the seed did to all
     rest *= (n / (n - 1) * len(whole) / (len(whole) - 1)) ** 0.5
-    pool = rest.reshape(-1, 2 * settings)
+    pool = rest.reshape(-1, settings * objectives)
     own = np.zeros(variants, dtype=np.int64)
     own[whole] = n * np.arange(len(whole))
 
     rng = np.random.default_rng(0)
     ranks = np.empty((REPLICATES, variants))
-    step = max(1, CHUNK // (2 * variants * settings))
+    step = max(1, CHUNK // (objectives * variants * settings))
     for start in range(0, REPLICATES, step):
         size = min(step, REPLICATES - start)
         if n >= ENOUGH:
@@ -79,10 +84,8 @@ def resampled(fid: Floats, clip: Floats) -> Noise | None:
             drawn = rng.integers(len(pool), size=(size, variants, n))
             spread = (freedom / rng.chisquare(freedom, (size, 1, 1))) ** 0.5
         moved = spread / n * np.sum([pool[drawn[..., i]] for i in range(n)], axis=0)
-        ranks[start : start + size] = average_fronts(
-            mean_fid * (1 + moved[..., :settings]), mean_clip + moved[..., settings:], lost
-        )
-    observed = average_fronts(mean_fid[None], mean_clip[None], lost)[0]
+        ranks[start : start + size] = average_fronts(mean + scale * moved.reshape(size, *mean.shape), lost)
+    observed = average_fronts(mean[None], lost)[0]
     low, high = np.quantile(ranks, [OUTSIDE, 1 - OUTSIDE], axis=0)
     return Noise(ranks.std(0, ddof=1), np.minimum(low, observed), np.maximum(high, observed), _before(ranks, observed))
 
@@ -98,20 +101,17 @@ def _before(ranks: Floats, observed: Floats) -> NDArray[np.bool_]:
     return p <= (passed[-1] if len(passed) else 0.0)
 
 
-def average_fronts(fid: Floats, clip: Floats, lost: NDArray[np.bool_]) -> Floats:
-    """Fronts of [R, V, K] means, averaged over the K settings, to [R, V]; a lost variant takes the last front + 1."""
-    total = np.zeros(fid.shape[:2])
-    for k in range(fid.shape[2]):
+def average_fronts(costs: Floats, lost: NDArray[np.bool_]) -> Floats:
+    """Fronts of [R, V, K, M] mean costs, averaged over K settings, to [R, V]; a lost variant takes the last front + 1.
+
+    `lost` is [V, K].
+    """
+    total = np.zeros(costs.shape[:2])
+    for k in range(costs.shape[2]):
         here = ~lost[:, k]
-        front = np.zeros(fid.shape[:2], dtype=np.int64)
+        front = np.zeros(costs.shape[:2], dtype=np.int64)
         if here.any():
-            front[:, here] = fronts_of_many(fid[:, here, k], clip[:, here, k])
+            front[:, here] = fronts_of_many(costs[:, here, k])
         late = np.maximum(front.max(1, keepdims=True), 1) + 1  # never first, though all others lack the setting
         total += np.where(here, front, late)
-    return total / fid.shape[2]
-
-
-def _relative(fid: Floats) -> Floats:
-    """FID less the variant's mean, in parts of it; 0 where the mean is 0."""
-    mean = fid.mean(1, keepdims=True)
-    return np.divide(fid - mean, np.abs(mean), out=np.zeros_like(fid), where=mean != 0)
+    return total / costs.shape[2]

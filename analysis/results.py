@@ -9,13 +9,14 @@ from pathlib import Path
 
 from flowzoo.runs import layout
 from flowzoo.runs.layout import ALL_STATES, FINISHED
+from flowzoo.runs.rows import metrics_of
 
 SETTING = (*layout.SETTING, "training")
 # Known before anything is scored; all that a run without scores names.
 RUN_LEVEL = ("dataset", "backbone", "data", "training")
 GROUP = ("dataset", "backbone", "protocol", "training", "data")  # of which scores must agree to be compared at all
 NUMERIC_SETTING = ("shift", "steps", "guidance")
-REQUIRED = ("variant", "fid", "clip")
+ADDED = ("training", "exception")  # columns that `analysis.collect` adds to those of runs
 UNFINISHED = tuple(state for state in ALL_STATES if state not in FINISHED)
 
 
@@ -27,8 +28,7 @@ class Row:
     seed: str
     setting: tuple[str, ...] | None
     run_level: tuple[str, ...]
-    fid: float
-    clip: float
+    scores: Mapping[str, float]  # by metric; an empty cell is absent
     status: str
     source: str
     record: Mapping[str, str] = field(repr=False)
@@ -38,22 +38,37 @@ class Row:
         """The untrained network, shown beside the variants and never ranked."""
         return self.record.get("weights") == "init"
 
-    @property
-    def is_ranked(self) -> bool:
+    def has(self, metrics: Iterable[str]) -> bool:
+        """Whether all of these are finite."""
+        return self.setting is not None and all(math.isfinite(self.scores.get(name, math.nan)) for name in metrics)
+
+    def is_ranked(self, metrics: Iterable[str]) -> bool:
         """Finite scores of a run that did not diverge, fail or stop."""
-        scored = self.setting is not None and math.isfinite(self.fid) and math.isfinite(self.clip)
-        return scored and self.status != "diverged" and self.status not in UNFINISHED and not self.is_baseline
+        ended_well = self.status != "diverged" and self.status not in UNFINISHED
+        return ended_well and not self.is_baseline and self.has(metrics)
 
 
 @dataclass(frozen=True)
 class Results:
-    """Rows, and the setting columns that they have, in the order of `SETTING`."""
+    """Rows, the setting columns that they have, in the order of `SETTING`, and their metrics."""
 
     columns: tuple[str, ...]
+    metrics: tuple[str, ...]
     rows: list[Row]
 
     def describe(self, setting: Sequence[str]) -> str:
         return ", ".join(f"{c}={v}" for c, v in zip(self.columns, setting, strict=True) if v) or "the only setting"
+
+    def check_numbers(self, names: Iterable[str]) -> None:
+        """Raises ValueError where one of these names is a column of something other than numbers."""
+        for name in set(names) - set(self.metrics) - set(layout.COLUMNS):
+            for row in self.rows:
+                _number(name, row.record.get(name, ""), row.source)
+
+    def shown(self, objectives: Sequence[str]) -> tuple[str, ...]:
+        """The objectives, then the other metrics of which there are numbers."""
+        others = (name for name in self.metrics if any(row.has([name]) for row in self.rows))
+        return tuple(dict.fromkeys([*objectives, *others]))
 
     def values(self, column: str) -> list[str]:
         """Distinct values of a column, numbers in numeric order."""
@@ -76,7 +91,7 @@ class Results:
                 kept.update(matching)
             # a run without scores says only what is known before: kept, it is reported as not ranked
             rows = [row for row in rows if (got := row.record.get(column, "")) in kept or not (got or row.setting)]
-        return Results(self.columns, rows)
+        return Results(self.columns, self.metrics, rows)
 
 
 def belongs(run_level: Sequence[str], where: Sequence[str], columns: Sequence[str]) -> bool:
@@ -94,7 +109,7 @@ def natural(text: str) -> tuple[int, float, str]:
 
 
 def read(path: Path) -> Results:
-    """Results of a CSV file with columns variant, fid, clip and any of `SETTING`, seed and status.
+    """Results of a CSV file with columns variant, some metrics, and any of `SETTING`, seed and status.
 
     Raises:
         ValueError: not a readable table, a missing column, or a cell that is no number, naming the line.
@@ -104,7 +119,7 @@ def read(path: Path) -> Results:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             if not header:
-                raise ValueError(f"{path} is empty: expected a header with {', '.join(REQUIRED)} and setting columns")
+                raise ValueError(f"{path} is empty: expected a header with variant, metrics and setting columns")
             records = []
             for cells in reader:
                 if not cells:
@@ -118,8 +133,8 @@ def read(path: Path) -> Results:
         raise ValueError(f"{path} is not a CSV file: {error}") from None
     if repeated := [name for name in header if header.count(name) > 1]:
         raise ValueError(f"{path} has the column {repeated[0]} twice")
-    if missing := [name for name in REQUIRED if name not in header]:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
+    if "variant" not in header:
+        raise ValueError(f"{path} has no column variant; it has {', '.join(header)}")
     if not records:
         raise ValueError(f"{path} has a header and no rows")
     return build(records)
@@ -128,13 +143,17 @@ def read(path: Path) -> Results:
 def build(records: Iterable[tuple[str, Mapping[str, str]]]) -> Results:
     """Results from (source, record) pairs; a record maps column names to text, `source` names it in messages.
 
+    Columns that no run has but as a metric, and that hold numbers alone, are metrics.
+
     Raises:
-        ValueError: an empty variant, a cell that is no number, or two rows for one (variant, seed, setting).
+        ValueError: an empty variant, a setting that is no number, or two rows for one (variant, seed, setting).
     """
     stripped = [(source, {key: value.strip() for key, value in record.items()}) for source, record in records]
     columns = tuple(name for name in SETTING if any(name in record for _, record in stripped))
-    rows = [_row(source, record, columns) for source, record in stripped]
-    results = Results(columns, rows)
+    names = metrics_of(dict.fromkeys(name for _, record in stripped for name in record if name not in ADDED))
+    metrics = tuple(name for name in names if all(_is_number(record.get(name, "")) for _, record in stripped))
+    rows = [_row(source, record, columns, metrics) for source, record in stripped]
+    results = Results(columns, metrics, rows)
     first: dict[tuple[str, str, tuple[str, ...]], Row] = {}
     for row in rows:
         if row.setting is None:
@@ -148,23 +167,22 @@ def build(records: Iterable[tuple[str, Mapping[str, str]]]) -> Results:
     return results
 
 
-def _row(source: str, record: dict[str, str], columns: tuple[str, ...]) -> Row:
+def _row(source: str, record: dict[str, str], columns: tuple[str, ...], metrics: tuple[str, ...]) -> Row:
     for column in (*NUMERIC_SETTING, "seed"):
         if column in record:
             record[column] = _canonical(column, record[column], source)
     if not record.get("variant"):
         raise ValueError(f"{source}: the variant is empty")
     setting = tuple(record.get(name, "") for name in columns)
-    fid, clip = _number("fid", record.get("fid", ""), source), _number("clip", record.get("clip", ""), source)
+    scores = {name: float(record[name]) for name in metrics if record.get(name)}
     says_where = any(value for name, value in zip(columns, setting, strict=True) if name not in RUN_LEVEL)
-    unscored = math.isnan(fid) and math.isnan(clip) and not says_where
+    unscored = all(map(math.isnan, scores.values())) and not says_where
     return Row(
         variant=record["variant"],
         seed=record.get("seed", ""),
         setting=None if unscored else setting,
         run_level=tuple(record.get(name, "") for name in RUN_LEVEL),
-        fid=fid,
-        clip=clip,
+        scores=scores,
         status=record.get("status", "").lower(),
         source=source,
         record=record,
@@ -177,6 +195,14 @@ def _number(column: str, text: str, source: str) -> float:
         return float(text) if text else math.nan
     except ValueError:
         raise ValueError(f"{source}: {column} is {text!r}, not a number") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _canonical(column: str, text: str, source: str) -> str:

@@ -8,9 +8,9 @@ import altair as alt
 
 from analysis.canvas import CONFIG, digits, log_if_wide
 from analysis.markup import figure, table
+from analysis.objectives import listed
 from analysis.searches import Search
 
-FID, CLIP = "FID (lower is better)", "CLIP score (higher is better)"
 ON_FRONT = alt.condition("datum.front", alt.value(1.0), alt.value(0.35))
 
 
@@ -18,51 +18,59 @@ def search_section(search: Search, id: str) -> str:
     """The section of one search."""
     parts = [f'<section id="{id}"><h2>{escape(search.title)}</h2><p>{escape(search.counts())}.</p>']
     if search.scored:
+        first, *others = search.objectives
+        joined = "The line joins the front. " if len(others) == 1 else "Ringed points are on the front. "
+        title = f"{listed(o.label for o in others)} against {first.label}"
         parts += [
             "<h3>Pareto front</h3>" + table(search.table()),
             figure(
-                id, "CLIP score against FID", "The line joins the front. Darker points are later trials.",
-                [("front", _front(search)), ("history", _history(search))],
+                id, title, f"{joined}Darker points are later trials.",
+                [*((f"front-{i}", _front(search, 0, i)) for i in range(1, len(others) + 1)),
+                 ("history", _history(search))],
             ),
             figure(
                 id, "Scores against parameters", "Strong points are on the front.",
-                [(f"{score}-{i}", _against(search, name, score, title))
-                 for i, name in enumerate(search.parameters) for score, title in (("fid", FID), ("clip", CLIP))],
+                [(f"m{m}-p{p}", _against(search, p, m))
+                 for p in range(len(search.parameters)) for m in range(len(search.objectives))],
             ),
         ]  # fmt: skip
     return "".join(parts) + "</section>"
 
 
 def _rows(search: Search) -> list[dict[str, Any]]:
-    """Parameters by their place: a dot in a field's name would mean something else."""
+    """Objectives and parameters by their place: a dot in a field's name would mean something else."""
     best = {trial.number for trial in search.front}
     return [
         {
             "trial": t.number,
-            "fid": digits(t.scores[0]),
-            "clip": digits(t.scores[1]),
+            **{f"m{i}": digits(score) for i, score in enumerate(t.scores)},
             "front": t.number in best,
             **{f"p{i}": digits(t.parameters[name]) for i, name in enumerate(search.parameters)},
         }
         for t in search.scored
-        if t.scores
     ]
 
 
 def _tooltip(search: Search) -> list[Any]:
     named = [alt.Tooltip(f"p{i}:Q", title=name.replace(".", " ")) for i, name in enumerate(search.parameters)]
-    return ["trial:Q", *named, "fid:Q", "clip:Q"]
+    scores = [alt.Tooltip(f"m{i}:Q", title=objective.label) for i, objective in enumerate(search.objectives)]
+    return ["trial:Q", *named, *scores]
 
 
-def _front(search: Search) -> dict[str, Any]:
+def _front(search: Search, first: int, second: int) -> dict[str, Any]:
+    """Two objectives. With more of them a line through the front would cross itself."""
     base = alt.Chart(alt.Data(values=_rows(search)))
-    x = alt.X("fid:Q", title=FID, scale=alt.Scale(zero=False, nice=True, padding=12))
-    y = alt.Y("clip:Q", title=CLIP, scale=alt.Scale(zero=False, nice=True, padding=12))
+    padded = alt.Scale(zero=False, nice=True, padding=12)
+    x = alt.X(f"m{first}:Q", title=search.objectives[first].title, scale=padded)
+    y = alt.Y(f"m{second}:Q", title=search.objectives[second].title, scale=padded)
     line = base.transform_filter("datum.front").mark_line(strokeWidth=1.2, color="currentColor", opacity=0.75)
     points = base.mark_circle(size=70, opacity=0.9).encode(
         x=x, y=y, color=alt.Color("trial:Q", scale=alt.Scale(scheme="blues"), legend=None), tooltip=_tooltip(search)
     )
-    return _finished(alt.layer(line.encode(x=x, y=y, order="fid:Q"), points))
+    if len(search.objectives) > 2:
+        rings = base.transform_filter("datum.front").mark_point(size=110, color="currentColor").encode(x=x, y=y)
+        return _finished(alt.layer(points, rings))
+    return _finished(alt.layer(line.encode(x=x, y=y, order=f"m{first}:Q"), points))
 
 
 def _history(search: Search) -> dict[str, Any]:
@@ -72,12 +80,13 @@ def _history(search: Search) -> dict[str, Any]:
     return _finished(chart.encode(x=alt.X("trial:Q", title="trial"), y=y, tooltip=["trial:Q", "volume:Q"]))
 
 
-def _against(search: Search, name: str, score: str, title: str) -> dict[str, Any]:
-    rows, field = _rows(search), f"p{list(search.parameters).index(name)}"
+def _against(search: Search, parameter: int, score: int) -> dict[str, Any]:
+    rows, field = _rows(search), f"p{parameter}"
     kind = log_if_wide([row[field] for row in rows])
     points = alt.Chart(alt.Data(values=rows)).mark_circle(size=60, color="currentColor")
-    x = alt.X(f"{field}:Q", title=name, scale=alt.Scale(type=kind, zero=False, nice=False, padding=10))
-    y = alt.Y(f"{score}:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+    x = alt.X(f"{field}:Q", title=search.parameters[parameter],
+              scale=alt.Scale(type=kind, zero=False, nice=False, padding=10))  # fmt: skip
+    y = alt.Y(f"m{score}:Q", title=search.objectives[score].title, scale=alt.Scale(zero=False, nice=True))
     return _finished(points.encode(x=x, y=y, opacity=ON_FRONT, tooltip=_tooltip(search)))
 
 

@@ -6,23 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import moocore
 import numpy as np
 
+from analysis.objectives import Objective
 from analysis.study import Table
 from analysis.words import number
-from flowzoo.runs.layout import TRIALS
-
-FIXED = ("number", "state", "fid", "clip", "run", "started", "finished")  # the other columns are parameters
-MAXIMISE = [False, True]  # FID, CLIP score
+from flowzoo.runs.files import read_bytes
+from flowzoo.runs.layout import DIRECTIONS, OBJECTIVES, SEARCH, TRIAL_END, TRIAL_START, TRIALS
+from flowzoo.runs.reading import parse_object
 
 
 @dataclass(frozen=True)
 class Trial:
     number: int
     state: str
-    scores: tuple[float, float] | None  # FID, CLIP score
+    scores: tuple[float, ...]  # a number an objective; empty where there are none
     run: str
     parameters: Mapping[str, float]
 
@@ -32,20 +33,30 @@ class Search:
     """The trials of one study, by number."""
 
     folder: Path
+    objectives: Sequence[Objective]
     parameters: Sequence[str]
     trials: Sequence[Trial]
 
     @classmethod
     def read(cls, path: Path) -> "Search":
-        """Raises ValueError for a file that is no table of trials."""
+        """From trials.csv, and the directions of its objectives from study.json beside it.
+
+        Raises ValueError for a file that is no table of trials, or for an objective without a direction.
+        """
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 lines = list(reader)
-            names = [name for name in reader.fieldnames or () if name not in FIXED]
-            return cls(path.parent, names, [_trial(line, names) for line in lines])
+            head, n = list(reader.fieldnames or ()), len(TRIAL_START)
+            end = head.index(TRIAL_END[0])
+            objectives, parameters = head[n:end], head[end + len(TRIAL_END) :]
+            trials = [_trial(line, objectives, parameters) for line in lines]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise ValueError(f"it is no table of trials: {error!r}") from error
+        known = _directions(path.with_name(SEARCH))
+        if strange := [name for name in objectives if known.get(name) not in DIRECTIONS]:
+            raise ValueError(f"{SEARCH} beside it does not say which way {strange[0]} is better")
+        return cls(path.parent, [Objective(name, known[name]) for name in objectives], parameters, trials)
 
     @property
     def title(self) -> str:
@@ -57,25 +68,25 @@ class Search:
 
     @cached_property
     def front(self) -> list[Trial]:
-        """The trials that no other beats in both scores, by FID."""
+        """The trials that no other beats in all objectives, by the first."""
         if not self.scored:
             return []
-        best = moocore.is_nondominated(self._points, maximise=MAXIMISE, keep_weakly=True)
-        return sorted(
-            (t for t, is_best in zip(self.scored, best, strict=True) if is_best), key=lambda t: t.scores or ()
-        )
+        best = moocore.is_nondominated(self._costs, keep_weakly=True)
+        pairs = zip(self.scored, self._costs.tolist(), best, strict=True)
+        return [trial for trial, _, is_best in sorted(pairs, key=lambda pair: pair[1]) if is_best]
 
     @property
-    def reference(self) -> tuple[float, float]:
-        """The worst FID and the worst CLIP score of all: what the hypervolume is measured from."""
-        return float(self._points[:, 0].max()), float(self._points[:, 1].min())
+    def reference(self) -> tuple[float, ...]:
+        """The worst score of all in each objective: what the hypervolume is measured from."""
+        worst = self._costs.max(0)
+        return tuple(o.sign * float(cost) for o, cost in zip(self.objectives, worst, strict=True))
 
     def history(self) -> list[tuple[int, float]]:
         """After each scored trial, by number: the hypervolume of all up to it, as a share of the last."""
         if not self.scored:
             return []
-        volume = moocore.Hypervolume(ref=self.reference, maximise=MAXIMISE)
-        so_far = [float(volume(self._points[: k + 1])) for k in range(len(self.scored))]
+        volume = moocore.Hypervolume(ref=self._costs.max(0))
+        so_far = [float(volume(self._costs[: k + 1])) for k in range(len(self.scored))]
         whole = so_far[-1] or 1.0
         return [(trial.number, value / whole) for trial, value in zip(self.scored, so_far, strict=True)]
 
@@ -89,20 +100,33 @@ class Search:
             [
                 str(t.number),
                 *(f"{t.parameters[name]:.4g}" for name in self.parameters),
-                *map(number, t.scores or ()),
+                *map(number, t.scores),
                 t.run,
             ]
             for t in self.front
         ]
-        return Table(("Trial", *self.parameters, "FID", "CLIP", "Run"), rows)
+        return Table(("Trial", *self.parameters, *(o.label for o in self.objectives), "Run"), rows)
 
     @cached_property
-    def _points(self) -> np.ndarray:
-        return np.array([trial.scores for trial in self.scored], dtype=float)
+    def _costs(self) -> np.ndarray:
+        """[trials, objectives], less is better."""
+        signs = [objective.sign for objective in self.objectives]
+        return np.array([trial.scores for trial in self.scored], dtype=float) * signs
 
 
-def _trial(line: Mapping[str, str], names: Sequence[str]) -> Trial:
-    scores = (float(line["fid"]), float(line["clip"])) if line["fid"] else None
+def _directions(path: Path) -> dict[str, Any]:
+    """By objective, as the study's file says; a study that was begun before it said so has the default."""
+    try:
+        told = parse_object(read_bytes(path).decode()).get("objectives", OBJECTIVES)
+    except FileNotFoundError:
+        return dict(OBJECTIVES)
+    return told if isinstance(told, dict) else {}
+
+
+def _trial(line: Mapping[str, str], objectives: Sequence[str], names: Sequence[str]) -> Trial:
+    scores = tuple(float(line[name]) for name in objectives if line[name])
+    if len(scores) not in (0, len(objectives)):
+        raise ValueError(f"trial {line['number']} has {len(scores)} of {len(objectives)} scores")
     parameters = {name: float(line[name]) for name in names if line[name]}
     return Trial(int(line["number"]), line["state"], scores, line["run"], parameters)
 

@@ -1,6 +1,7 @@
 """Vega-Lite charts of what several seeds tell: rank intervals, and attainment surfaces."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -43,15 +44,22 @@ def intervals(canvas: Canvas) -> dict[str, Any] | None:
 
 
 def attainment(canvas: Canvas) -> tuple[dict[str, Any], list[str]] | None:
-    """What (FID, CLIP) a variant's runs attain at some guidance and number of steps; None below two seeds.
+    """What a variant's runs attain at some guidance and number of steps in the first two objectives.
 
-    One run of a variant attains all that is no better than one of its settings in both scores. The surfaces bound what
-    one, half and all of its runs attain (the empirical attainment function, Fonseca et al. 2011, by moocore). All
-    settings of the headline's weights, rule, grid and shift take part.
+    One run of a variant attains all that is no better than one of its settings in both. The surfaces bound what one,
+    half and all of its runs attain (the empirical attainment function, Fonseca et al. 2011, by moocore). All settings
+    of the headline's weights, rule, grid and shift take part. None below two seeds.
     """
     points = _points(canvas)
     if not points:
         return None
+    first, second = canvas.study.objectives[:2]
+
+    def told(cost: Sequence[float]) -> dict[str, float]:
+        """The scores of costs."""
+        pairs = zip((first, second), cost, strict=True)
+        return {canvas.fields[objective.name]: digits(objective.sign * value) for objective, value in pairs}
+
     surfaces = {variant: _surfaces(seeds) for variant, seeds in points.items()}
     corners = [corner for of in surfaces.values() for surface in of.values() for corner in surface]
     everywhere = _worst(corners)
@@ -60,75 +68,78 @@ def attainment(canvas: Canvas) -> tuple[dict[str, Any], list[str]] | None:
         facts = canvas.facts(variant)
         own = _worst([corner for surface in surfaces[variant].values() for corner in surface])
         for by, surface in surfaces[variant].items():
-            if by == HALF:
-                rows += [{**facts, "at": 0, "by": by, **corner} for corner in _stairs(surface, *everywhere)]
-            rows += [{**facts, "at": at, "by": by, **corner} for corner in _stairs(surface, *own)]
+            for place, worst in ((0, everywhere), (at, own)) if by == HALF else ((at, own),):
+                stairs = enumerate(_stairs(surface, *worst))
+                rows += [{**facts, "at": place, "by": by, **told(corner), "step": step} for step, corner in stairs]
         rows += [
-            {**facts, "at": at, "by": "run", "seed": seed, "fid": digits(fid), "clip": digits(clip)}
-            for seed, pairs in seeds.items()
-            for fid, clip in pairs
-            if fid <= own[0] and clip >= own[1]
+            {**facts, "at": at, "by": "run", "seed": seed, **told(cost)}
+            for seed, costs in seeds.items()
+            for cost in costs
+            if cost[0] <= own[0] and cost[1] <= own[1]
         ]
     base = canvas.rows(asks=True).transform_filter(SHOWN)
-    x = alt.X("fid:Q", title="FID (lower is better)", scale=alt.Scale(zero=False, nice=False, padding=20),
-              axis=alt.Axis(tickCount=10))  # fmt: skip
-    y = alt.Y("clip:Q", title="CLIP score (higher is better)", scale=alt.Scale(zero=False, nice=False, padding=12),
-              axis=alt.Axis(tickCount=8))  # fmt: skip
+    x = alt.X(**canvas.axis(first), scale=alt.Scale(zero=False, nice=False, padding=20), axis=alt.Axis(tickCount=10))
+    y = alt.Y(**canvas.axis(second), scale=alt.Scale(zero=False, nice=False, padding=12), axis=alt.Axis(tickCount=8))
     dash = alt.StrokeDash(
         "by:N",
         title="attained by",
         scale=alt.Scale(domain=["one seed", HALF, "every seed"], range=[[2, 3], [1, 0], [7, 3]]),
         legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=400),
     )
+    scores = canvas.tips(first.name, second.name)
     bounds = canvas.lines(
         base.transform_filter("datum.by != 'run'"), x=x, y=y, strokeDash=dash, order="step:Q",
-        tooltip=["variant:N", "by:N", "fid:Q", "clip:Q", "rank:Q"],
+        tooltip=["variant:N", "by:N", *scores, "rank:Q"],
     )  # fmt: skip
     runs = base.transform_filter("datum.by == 'run'").mark_point(size=30, opacity=0.8).encode(
-        x=x, y=y, color=canvas.colour, tooltip=["variant:N", "seed:N", "fid:Q", "clip:Q"])  # fmt: skip
+        x=x, y=y, color=canvas.colour, tooltip=["variant:N", "seed:N", *scores])  # fmt: skip
     return canvas.finish(alt.layer(bounds, runs), rows, 420, asks=True), [f"all variants, {HALF}", *points]
 
 
-def _points(canvas: Canvas) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """(FID, CLIP) of the headline's settings by ranked variant and seed, the best first; empty below two seeds."""
+Costs = list[tuple[float, float]]  # of the first two objectives; less is better
+
+
+def _points(canvas: Canvas) -> dict[str, dict[str, Costs]]:
+    """Costs of the headline's settings by ranked variant and seed, the best first; empty below two seeds."""
     study = canvas.study
     if len(study.ranking.seeds) < 2:
         return {}
     label = study.label(study.settings[0], without=("steps", "guidance"))
     settings = {s for s in study.settings if study.label(s, without=("steps", "guidance")) == label}
-    out: dict[str, dict[str, list[tuple[float, float]]]] = {
+    out: dict[str, dict[str, Costs]] = {
         entry.variant: defaultdict(list)
         for entry in study.ranking.ranked
         if entry.variant in canvas.first and not entry.diverged
     }
+    first, second = study.objectives[:2]
     for row in study.results.rows:
-        if row.is_ranked and row.setting in settings and row.variant in out:
-            out[row.variant][row.seed].append((row.fid, row.clip))
+        if row.is_ranked(o.name for o in study.objectives) and row.setting in settings and row.variant in out:
+            cost = (first.sign * row.scores[first.name], second.sign * row.scores[second.name])
+            out[row.variant][row.seed].append(cost)
     return out
 
 
-def _surfaces(seeds: dict[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
-    """Corners of what one, half and all of the seeds attain, by rising FID and with it CLIP."""
-    points = np.array([(fid, -clip) for pairs in seeds.values() for fid, clip in pairs])  # moocore minimises
-    sets = np.repeat(np.arange(len(seeds)), [len(pairs) for pairs in seeds.values()])
+def _surfaces(seeds: dict[str, Costs]) -> dict[str, Costs]:
+    """Corners of what one, half and all of the seeds attain, by the first cost; the second falls."""
+    points = np.array([cost for costs in seeds.values() for cost in costs])
+    sets = np.repeat(np.arange(len(seeds)), [len(costs) for costs in seeds.values()])
     out = {}
     for by, percentile in {"one seed": 100 / len(seeds), HALF: 50.0, "every seed": 100.0}.items():
         found = moocore.eaf(points, sets, percentiles=[percentile])
-        out[by] = [(fid, -minus_clip) for fid, minus_clip, _ in found[np.argsort(found[:, 0])]]
+        out[by] = [(x, y) for x, y, _ in found[np.argsort(found[:, 0])]]
     return out
 
 
-def _worst(corners: list[tuple[float, float]]) -> tuple[float, float]:
-    """The FID and the CLIP score at which drawn surfaces end: a tenth of their extent outside their corners."""
-    fid, clip = np.array(corners).T
-    return fid.max() + 0.1 * np.ptp(fid), clip.min() - 0.1 * np.ptp(clip)
+def _worst(corners: Costs) -> tuple[float, float]:
+    """The costs at which drawn surfaces end: a tenth of their extent outside their corners."""
+    x, y = np.array(corners).T
+    return x.max() + 0.1 * np.ptp(x), y.max() + 0.1 * np.ptp(y)
 
 
-def _stairs(corners: list[tuple[float, float]], worst_fid: float, worst_clip: float) -> list[dict[str, float]]:
-    """The bound of what is attained, from the worst CLIP to the worst FID; corners by rising FID and CLIP."""
-    path, clip = [], worst_clip
-    for fid, better in corners:
-        path += [(fid, clip), (fid, better)]
-        clip = better
-    path.append((worst_fid, clip))
-    return [{"fid": digits(fid), "clip": digits(clip), "step": step} for step, (fid, clip) in enumerate(path)]
+def _stairs(corners: Costs, worst_x: float, worst_y: float) -> Costs:
+    """The bound of what is attained, from the worst second cost to the worst first one."""
+    path, y = [], worst_y
+    for x, better in corners:
+        path += [(x, y), (x, better)]
+        y = better
+    return [*path, (worst_x, y)]

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from statistics import correlation, fmean
 from typing import Any
 
+from analysis.objectives import DEFAULT, Objective, about, listed
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
-from analysis.rank import NOISE
+from analysis.partial import lacking, partial_scores
+from analysis.rank import noise
 from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, Results, Row, belongs, natural
 from analysis.words import flatten, lookup, number, say
@@ -31,6 +32,7 @@ class Study:
     key: tuple[str, str, str, str, str]
     runs: list[RunFolder]
     results: Results
+    objectives: tuple[Objective, ...] = DEFAULT
 
     @property
     def title(self) -> str:
@@ -41,36 +43,32 @@ class Study:
     def ranking(self) -> Ranking:
         """An empty ranking where no run has scores yet."""
         try:
-            return rank(self.results)
+            return rank(self.results, self.objectives)
         except ValueError:
             variants = dict.fromkeys(run.variant for run in self.runs)
-            why = "no FID" if self.clip_scores else "no scores yet"
-            return Ranking([Entry(v, 0, 0, why, False) for v in variants], [], [], {}, {})
+            lacking = listed((o.label for o in self.lacking), "or")
+            why = f"no {lacking}" if self.partial_scores and lacking else "no scores yet"
+            metrics = self.results.shown([o.name for o in self.objectives])
+            return Ranking([Entry(v, 0, 0, why, False) for v in variants], [], [], {}, {}, self.objectives, metrics)
 
     @property
     def unranked_because(self) -> str:
         """Why there is no ranking at all."""
-        if not self.clip_scores:
+        if not self.partial_scores:
             return "No run has scores yet."
-        return (
-            "No ranking: it needs FID beside the CLIP score. "
-            f"{self.extractor.get('no_fid') or 'The rows have no FID.'} CLIP scores, means over seeds:"
-        )
+        why = [self.extractor.get(f"no_{o.name}") or f"The rows have no {o.label}." for o in self.lacking]
+        needs = listed(o.label for o in self.objectives)
+        return " ".join([f"No ranking: it needs {needs} in one row.", *why, "Other scores, means over seeds:"])
 
     @cached_property
-    def clip_scores(self) -> Table | None:
-        """CLIP scores by variant and setting, where no row has an FID; best first by the first setting."""
-        rows = [row for row in self.results.rows if row.setting is not None and isfinite(row.clip)]
-        if not rows or any(isfinite(row.fid) for row in rows):
-            return None
-        names = [c for c in self.results.columns if len({row.record.get(c) for row in rows}) > 1 and c not in GROUP]
-        cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for row in rows:
-            where = ", ".join(f"{name} {row.record[name]}" for name in names if row.record.get(name))
-            cells[row.variant][where or "the only setting"].append(row.clip)
-        settings = sorted({where for own in cells.values() for where in own}, key=_numbers)
-        table = [(v, *(f"{fmean(own[s]):.4f}" if s in own else "" for s in settings)) for v, own in cells.items()]
-        return Table(("Variant", *settings), sorted(table, key=lambda line: line[1], reverse=True))
+    def lacking(self) -> list[Objective]:
+        return lacking(self.results, self.objectives)
+
+    @cached_property
+    def partial_scores(self) -> Table | None:
+        """The scores that there are, where no row has all objectives."""
+        found = partial_scores(self.results, self.objectives)
+        return Table(found[0], found[1:]) if found else None
 
     def cell(self, setting: Sequence[str], column: str) -> str:
         columns = self.results.columns
@@ -152,16 +150,19 @@ class Study:
                 f"The network behind the scores was trained on {seen} and has not seen images like {self.key[0]}: its "
                 "scores compare variants poorly."
             )
-        if told := self.extractor.get("no_fid"):
-            said.append(told + ".")
-        elif dim and self.n_samples and (few := min([*self.n_samples, *([held_out] if held_out else [])])) < 10 * dim:
-            kind = "samples" if few in self.n_samples else "held-out images"
-            said.append(
-                f"FID from {few:,} {kind} of {dim}-dimensional features (below ten times the dimension) is biased "
-                "upwards: compare within this report only."
-            )
+        few = min([*self.n_samples, *([held_out] if held_out and self.n_samples else [])], default=0)
+        for metric in self.ranking.metrics:
+            known = about(metric)
+            if told := self.extractor.get(f"no_{metric}"):
+                said.append(told + ".")
+            elif dim and few and few < known.samples * dim:
+                kind = "samples" if few in self.n_samples else "held-out images"
+                said.append(
+                    f"{known.label} from {few:,} {kind} of {dim}-dimensional features (below {known.samples} times the "
+                    "dimension) is biased upwards: compare within this report only."
+                )
         if len(self.ranking.seeds) == 1:
-            said.append(f"One seed: no intervals. {NOISE}: close ranks may well be ties.")
+            said.append(". ".join(["One seed: no intervals", *noise(self.ranking)]) + "; close ranks may well be ties.")
         if len(self.here("trainer.steps")) > 1:
             said.append(f"Runs differ in length: {', '.join(map(str, self.here('trainer.steps')))} steps.")
         return said
@@ -181,7 +182,7 @@ class Study:
         facts = [
             ("Samples", f"{samples} a setting, from one start noise and prompts for all variants" if samples else ""),
             ("Sampling", solver),
-            ("Scores", "FID between feature laws (down); CLIP score as mean raw cosine (up)"),
+            ("Scores", "; ".join(_described(o) for o in self.objectives)),
             ("Weights", ", ".join(w.replace("ema", "EMA") for w in self.distinct("weights"))),
             ("EMA", ", ".join(ema + [f"every {v} steps" for v in self.here("ema.every")]
                               + [f"decay {v}" for v in self.here("ema.decay")])),
@@ -205,7 +206,7 @@ class Study:
             words = (item.words[bool(value)] if item.words else say(value) for value in values)
             told = item.form.format(", ".join(dict.fromkeys(words))) if values else ""
             rows.append((item.what, item.paper, "as in the paper" if same else told or "not recorded"))
-        rows.append(("Features of FID and CLIP", "CLIP L/14", self.extractor.get("identity.name", "not recorded")))
+        rows.append(("Features behind the scores", "CLIP L/14", self.extractor.get("identity.name", "not recorded")))
         n = len(self.ranking.settings)
         rows.append(("Settings ranked", PAPER_SETTINGS, f"{n} on one data set" if n else "none yet"))
         rows.append(("Variants ranked", "61", str(len(self.ranking.ranked))))
@@ -216,20 +217,21 @@ class Study:
         """The untrained network beside the variants, by setting less the weights."""
         untrained: dict[str, list[Row]] = defaultdict(list)
         for row in self.results.rows:
-            if row.is_baseline and row.setting is not None and isfinite(row.fid) and isfinite(row.clip):
+            if row.is_baseline and row.setting is not None and row.has(o.name for o in self.objectives):
                 untrained[self.label(row.setting, without=("weights",))].append(row)
         rows = []
         for setting in (s for s in self.settings if self.cell(s, "weights") != "raw"):
             floor = untrained.get(self.label(setting, without=("weights",)), [])
             scored = self.ranking.scores[setting].values()
             if floor and scored:
-                fid, clip = [r.fid for r in scored], [r.clip for r in scored]
-                rows.append((
-                    self.label(setting), number(fmean(r.fid for r in floor)), number(min(fid)), number(max(fid)),
-                    number(fmean(r.clip for r in floor)), number(max(clip)), number(min(clip)),
-                ))  # fmt: skip
-        header = ("Setting", "FID untrained", "best", "worst", "CLIP untrained", "best", "worst")
-        return Table(header, rows) if rows else None
+                cells = [self.label(setting)]
+                for o in self.objectives:
+                    best_first = sorted((score.mean[o.name] for score in scored), key=lambda value: o.sign * value)
+                    untrained_mean = fmean(row.scores[o.name] for row in floor)
+                    cells += map(number, (untrained_mean, best_first[0], best_first[-1]))
+                rows.append(cells)
+        header = [word for o in self.objectives for word in (f"{o.label} untrained", "best", "worst")]
+        return Table(("Setting", *header), rows) if rows else None
 
     @cached_property
     def status(self) -> Table:
@@ -246,7 +248,7 @@ class Study:
         return Table(("Variant", "Seed", "State", "Step", "Seconds", "Images/s", "Last word"), rows)
 
 
-def studies(runs: Sequence[RunFolder], results: Results) -> list[Study]:
+def studies(runs: Sequence[RunFolder], results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> list[Study]:
     """Split by `GROUP`. A run without scores joins every study that it may belong to."""
     indices = [results.columns.index(name) if name in results.columns else None for name in GROUP]
     keyed = [
@@ -259,13 +261,14 @@ def studies(runs: Sequence[RunFolder], results: Results) -> list[Study]:
     for key in keys:
         rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
         sources = dict.fromkeys(row.source for row in rows)
-        out.append(Study(key, [by_folder[s] for s in sources], Results(results.columns, rows)))  # type: ignore[arg-type]
+        own_results = Results(results.columns, results.metrics, rows)
+        out.append(Study(key, [by_folder[s] for s in sources], own_results, objectives))  # type: ignore[arg-type]
     return out
 
 
-def _numbers(text: str) -> list[tuple[int, float, str]]:
-    """Sort key of settings in words."""
-    return [natural(word) for word in text.replace(",", "").split()]
+def _described(objective: Objective) -> str:
+    way = "down" if objective.direction == "min" else "up"
+    return f"{' '.join(filter(None, (objective.label, about(objective.name).what)))} ({way})"
 
 
 def _places(values: Sequence[float]) -> list[float]:

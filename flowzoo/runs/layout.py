@@ -8,6 +8,9 @@ CONFIG, STATUS, METRICS, RESULTS = "config.yaml", "status.json", "metrics.jsonl"
 DATA = "data.json"  # size, mean and deviation of the training images, and their fingerprint
 # A sweep's folder: the plan of a sweep, the trials of a search; the page of a report, in whatever folder it was made.
 PLAN, TRIALS, REPORT = "plan.jsonl", "trials.csv", "report.html"
+SEARCH = "study.json"  # the study's name in its storage, and its objectives
+# The columns of trials.csv: between the two a score an objective, after them a column a parameter.
+TRIAL_START, TRIAL_END = ("number", "state"), ("run", "started", "finished")
 
 STATES = ("queued", "running", "done", "failed", "preempted", "diverged", "stopped")  # what status.json may say
 FINISHED = ("done", "diverged")  # diverged is a result: the same run would diverge again

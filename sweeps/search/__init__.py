@@ -37,6 +37,6 @@ def main(args: Namespace) -> int:
     with Queue(study, folder, {**objective.described(), "study": study.described()}) as queue:
         code = workers(args, queue) if args.jobs > 1 else work(queue, objective)
         if not code:
-            Console().print(front(queue.trials, list(study.parameters)))
+            Console().print(front(queue.trials, list(study.objectives), list(study.parameters)))
             print(f"python -m analysis.report {folder} -o {folder / 'report'}")
     return code

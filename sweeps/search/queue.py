@@ -21,17 +21,18 @@ from typing import Any, Self
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from flowzoo.runs.files import RunError, replace
+from flowzoo.runs.layout import SEARCH, TRIALS
 from flowzoo.runs.lock import LOCK, Held, RunLock
 from flowzoo.runs.signals import stoppable
 from sweeps.manifest import departure
 from sweeps.search.objective import Verdict
 from sweeps.search.study import Study
-from sweeps.search.table import COUNTED, TRIALS, counted, state_of, write
+from sweeps.search.table import COUNTED, counted, state_of, write
 
-NAME = "study.json"  # what the storage calls the study
 ATTEMPTS = 3  # at a trial whose judging raises an exception, before it is given up
 
 
@@ -88,8 +89,9 @@ class Queue:
                     continue
                 if verdict.run:
                     trial.set_user_attr("run", verdict.run)
-                if verdict.scores:
-                    self.trials.tell(trial, verdict.scores)
+                if verdict.scores is not None:
+                    told = (verdict.scores[name] for name in self.study.objectives)  # all numbers: `judged_by`
+                    self.trials.tell(trial, [score for score in told if score is not None])
                 else:
                     trial.set_user_attr("ended", verdict.ended)
                     self.trials.tell(trial, state=TrialState.FAIL)
@@ -159,21 +161,20 @@ class Queue:
         except Exception as error:  # whatever a database, or Optuna reading it, has to say
             raise RunError(f"cannot open the storage {self.study.storage or self._journal}: {_short(error)}") from error
         name = self._name()
-        # FID, CLIP score
-        trials = optuna.create_study(
-            storage=self.storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
-        )
-        replace(self.folder / NAME, json.dumps({"name": name}) + "\n")
+        ways = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+        directions = [ways[direction] for direction in self.study.objectives.values()]
+        trials = optuna.create_study(storage=self.storage, study_name=name, directions=directions, load_if_exists=True)
         known = trials.user_attrs.get("about")
         if known is None:
             trials.set_user_attr("about", self.about)
         elif told := departure(known, self.about):
             raise ValueError(f"the study {name} was begun otherwise: {told}; allowed is another sweep=NAME")
+        replace(self.folder / SEARCH, json.dumps({"name": name, "objectives": self.study.objectives}) + "\n")
         return trials
 
     def _name(self) -> str:
         """The study's name in its storage: its folder's when it was begun, wherever that lies now. Raises RunError."""
-        path = self.folder / NAME
+        path = self.folder / SEARCH
         try:
             return str(json.loads(path.read_text())["name"])
         except FileNotFoundError:
@@ -201,7 +202,8 @@ class Queue:
             raise RunError(f"cannot write in {self.folder}: {error.strerror or error}") from error
 
     def _export(self) -> None:
-        write(self.folder / TRIALS, list(self.study.parameters), self.trials.get_trials(deepcopy=False))
+        trials = self.trials.get_trials(deepcopy=False)
+        write(self.folder / TRIALS, list(self.study.objectives), list(self.study.parameters), trials)
 
 
 class _Held(JournalFileOpenLock):

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.samplers.nsgaii import UNDXCrossover
 from optuna.trial import Trial
 
+from flowzoo.runs.layout import DIRECTIONS, OBJECTIVES
 from flowzoo.runs.parse import single
 from sweeps.definition import content_of, names_in
 
@@ -52,7 +53,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Study:
-    """`overrides` are words of flowzoo.train's command line; `objective` is a class with its arguments."""
+    """`overrides` are words of flowzoo.train's command line; `objective` is a class with its arguments, which judges.
+
+    `objectives` are the scores of its verdicts by which trials compare, each with what is better, min or max.
+    """
 
     name: str
     parameters: Mapping[str, Parameter]
@@ -62,6 +66,7 @@ class Study:
     seed: int = 0
     objective: Mapping[str, Any] = field(default_factory=lambda: dict(TRAINING))
     storage: str | None = None
+    objectives: Mapping[str, str] = field(default_factory=lambda: dict(OBJECTIVES))
 
     def __post_init__(self) -> None:
         if isinstance(self.n_trials, bool) or not isinstance(self.n_trials, int) or self.n_trials < 1:
@@ -70,6 +75,9 @@ class Study:
             raise ValueError(f"seed={self.seed}: allowed is an integer of at least 0")
         if self.sampler not in list(SAMPLERS):
             raise ValueError(f"sampler={self.sampler}: allowed are {', '.join(SAMPLERS)}")
+        told = self.objectives
+        if not isinstance(told, dict) or len(told) < 2 or any(way not in list(DIRECTIONS) for way in told.values()):
+            raise ValueError(f"objectives={told}: allowed are two or more metrics, each with min or max")
 
     def sampler_of(self, number: int) -> BaseSampler:
         """The sampler of one trial: its randomness is a function of the study's seed and the trial's number.
@@ -83,7 +91,11 @@ class Study:
     def described(self) -> dict[str, Any]:
         """What a storage remembers and what must stay the same for its trials to belong together."""
         ranges = {p.name: [p.low, p.high, "log" if p.log else "linear"] for p in self.parameters.values()}
-        return {"sampler": self.sampler, "seed": self.seed, "parameters": ranges, "objective": dict(self.objective)}
+        about = {"sampler": self.sampler, "seed": self.seed, "parameters": ranges, "objective": dict(self.objective)}
+        told = [f"{name}:{direction}" for name, direction in self.objectives.items()]
+        # studies that were begun before there was a choice do not say it
+        is_default = list(self.objectives.items()) == list(OBJECTIVES.items())
+        return about if is_default else {**about, "objectives": told}
 
 
 def _word(seed: int, number: int) -> int:

@@ -1,7 +1,5 @@
 """trials.csv, one row a trial, from which reports are built; and the Pareto front on the terminal."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +8,8 @@ from optuna.study import Study as Trials
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from flowzoo.runs.store import RunError
-
-TRIALS = "trials.csv"
-FIXED = ("number", "state", "fid", "clip", "run", "started", "finished")  # the other columns are parameters
+from flowzoo.runs.files import RunError, csv_text
+from flowzoo.runs.layout import TRIAL_END, TRIAL_START
 
 COUNTED = ("done", "diverged", "stopped")
 
@@ -30,29 +26,27 @@ def counted(trials: Sequence[FrozenTrial]) -> int:
     return sum(state_of(trial) in COUNTED for trial in trials)
 
 
-def write(path: Path, parameters: Sequence[str], trials: Sequence[FrozenTrial]) -> None:
+def write(path: Path, objectives: Sequence[str], parameters: Sequence[str], trials: Sequence[FrozenTrial]) -> None:
     """Replaces the table. Raises RunError."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FIXED, *parameters])
+    rows: list[list[object]] = [[*TRIAL_START, *objectives, *TRIAL_END, *parameters]]
     for trial in trials:
         times = [t.isoformat(timespec="seconds") if t else "" for t in (trial.datetime_start, trial.datetime_complete)]
-        fid, clip = trial.values or ("", "")
-        cells = [trial.number, state_of(trial), fid, clip, trial.user_attrs.get("run", ""), *times]
-        writer.writerow([*cells, *(trial.params.get(name, "") for name in parameters)])
+        scores = trial.values or [""] * len(objectives)
+        cells = [trial.number, state_of(trial), *scores, trial.user_attrs.get("run", ""), *times]
+        rows.append([*cells, *(trial.params.get(name, "") for name in parameters)])
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text.getvalue())
+        beside.write_text(csv_text(rows))
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def front(trials: Trials, parameters: Sequence[str]) -> Table:
-    """The trials that no other beats in both FID and CLIP score, by FID."""
-    table = Table("trial", *parameters, "FID", "CLIP", title="Pareto front")
+def front(trials: Trials, objectives: Sequence[str], parameters: Sequence[str]) -> Table:
+    """The trials that no other beats in all objectives, by the first."""
+    table = Table("trial", *parameters, *objectives, title="Pareto front")
     for trial in sorted(trials.best_trials, key=lambda t: t.values):
-        numbers = [f"{trial.params[name]:.4g}" for name in parameters]
-        table.add_row(str(trial.number), *numbers, f"{trial.values[0]:.2f}", f"{trial.values[1]:.4f}")
+        numbers = [*(trial.params[name] for name in parameters), *trial.values]
+        table.add_row(str(trial.number), *(f"{number:.4g}" for number in numbers))
     return table

@@ -37,7 +37,8 @@ class Toy:
 
     def judge(self, asked: Sequence[Mapping[str, float]]) -> list[Verdict]:
         time.sleep(self.seconds)
-        return [Verdict(scores(one["sampler.m"], math.log(one["sampler.s"]))) for one in asked]
+        points = [scores(one["sampler.m"], math.log(one["sampler.s"])) for one in asked]
+        return [Verdict({"fid": fid, "clip": clip}) for fid, clip in points]
 
 
 def scores(m: float, log_s: float) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,8 @@ from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.grouping import alone, is_stacked
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.parse import quoted
-from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
+from flowzoo.runs.rows import metrics_of
+from flowzoo.runs.store import FINISHED, Run, RunBusy, attempt
 from sweeps.definition import translated
 from sweeps.search.objective import Busy, Verdict
 
@@ -20,7 +20,7 @@ GUIDANCE = "guidance"  # the parameter that is no key of the config
 
 
 class Training:
-    """FID and CLIP score of a run's `weights` after `steps` sampler steps at `guidance`, which may be a parameter.
+    """Scores of a run's `weights` after `steps` sampler steps at `guidance`, which may be a parameter.
 
     `words` are those of flowzoo.train's command line. Parameters that change no weight, guidance and solver.shift, lead
     to another row of the same run: it is not trained again.
@@ -93,12 +93,7 @@ class Training:
             score_trained(cfg, run, "best")
             row = self._row(cfg, run)
             assert row is not None
-        fid, clip = row["fid"], row["clip"]
-        if fid is None and clip is not None:
-            raise RunError(f"{run.path}: there are too few images for FID, by which a search judges")
-        if fid is None or clip is None or not (math.isfinite(fid) and math.isfinite(clip)):
-            return Verdict(None, "diverged", run.path.name)  # samples that are not finite
-        return Verdict((fid, clip), run=run.path.name)
+        return Verdict({name: row[name] for name in metrics_of(row)}, run=run.path.name)
 
     def _row(self, cfg: DictConfig, run: Run) -> dict[str, Any] | None:
         """The row of this setting, of the protocol that was scored last; None where there is none."""

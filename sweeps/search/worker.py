@@ -11,7 +11,7 @@ from rich.console import Console
 from flowzoo.runs.config import one_line
 from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import RunError
-from sweeps.search.objective import Busy, Objective, Verdict
+from sweeps.search.objective import Busy, Objective, Verdict, judged_by
 from sweeps.search.queue import ATTEMPTS, Queue
 from sweeps.search.table import counted
 
@@ -44,7 +44,8 @@ def _work(queue: Queue, objective: Objective) -> int:
             stoppable(time.sleep)(WAIT)
             continue
         try:
-            verdicts = stoppable(objective.judge)([trial.params for trial in taken])
+            judged = stoppable(objective.judge)([trial.params for trial in taken])
+            verdicts = [judged_by(verdict, queue.study.objectives) for verdict in judged]
         except Busy:
             queue.give_back(taken)
             stoppable(time.sleep)(WAIT)
@@ -66,11 +67,11 @@ def _work(queue: Queue, objective: Objective) -> int:
 def _say(console: Console, queue: Queue, trials: Sequence[Trial], verdicts: Sequence[Verdict]) -> None:
     done = counted(queue.all())
     for trial, verdict in zip(trials, verdicts, strict=True):
-        told = "FID {:.2f}  CLIP {:.4f}".format(*verdict.scores) if verdict.scores else verdict.ended
+        told = _named(verdict.scores) if verdict.scores else verdict.ended
         console.print(
             f"[{done}/{queue.study.n_trials}] trial {trial.number}  {_named(trial.params)}  {told}", markup=False
         )
 
 
-def _named(parameters: Mapping[str, float]) -> str:
-    return "  ".join(f"{name}={value:.4g}" for name, value in parameters.items())
+def _named(numbers: Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name}={value:.4g}" for name, value in numbers.items())

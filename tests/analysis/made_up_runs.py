@@ -4,9 +4,10 @@ import csv
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from PIL import Image, ImageDraw
@@ -33,8 +34,12 @@ def write_run(
     weights: Sequence[str] = ("ema", "raw", "init"),
     settings: Sequence[tuple[int, float]] = SETTINGS,
     lr: float = 1e-3,
+    metrics: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """One run folder; the scores are a smooth function of the name, so that fronts differ between settings."""
+    """One run folder; the scores are a smooth function of the name, so that fronts differ between settings.
+
+    `metrics` are others than FID and CLIP score, with their directions: numbers between 0 and 1.
+    """
     rng = random.Random(f"{name}{seed}{dataset}{lr if lr != 1e-3 else ''}")
     file_name = name.replace("/", "_").replace("(", "_").replace(",", "_").replace(")", "")
     folder = sweep / f"{file_name}-s{seed}-{rng.getrandbits(32):08x}"
@@ -76,7 +81,7 @@ def write_run(
         return folder
     rng = random.Random(f"{name}{seed}{dataset}")
     with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, [*COLUMNS, *metrics])
         writer.writeheader()
         quality, slope = rng.random(), rng.random()
         for kind in weights:
@@ -90,7 +95,7 @@ def write_run(
                     "step": 300, "weights": kind, "rule": "recombine", "grid": "common", "shift": 1.0, "steps": steps,
                     "guidance": guidance, "nfe": steps * (1 + (guidance != 1)), "n_samples": 256, "fid": fid,
                     "clip": clip, "path_length": 190 + rng.random(), "seconds": 3.2, "status": "done",
-                    "protocol": f"a1b2c3d4-{dataset}",
+                    "protocol": f"a1b2c3d4-{dataset}", **{metric: rng.random() for metric in metrics},
                 })  # fmt: skip
     image = Image.new("RGB", (8 * 34 + 2, 2 * 34 + 2), "white")
     draw = ImageDraw.Draw(image)
@@ -103,6 +108,7 @@ def write_run(
     (folder / "samples" / "prompts.txt").write_text("".join(f"a {c} circle\n" for c in ["red", "blue"] * 8))
     (folder / "extractor.json").write_text(json.dumps({f"a1b2c3d4-{dataset}": {
         "identity": {"name": "clip_shapes", "weights_sha256": "ab" * 32, "resize": "none", "dtype": "float32"},
+        **({"metrics": {"fid": "min", "clip": "max", **metrics}} if metrics else {}),
         "dim": 64, "quality": {"retrieval_top1": 0.94}, "reference": "shapes-val-1234",
     }}))  # fmt: skip
     return folder

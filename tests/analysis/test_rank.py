@@ -48,6 +48,19 @@ def test_the_table_for_people_and_include(table_2: Path, capsys: pytest.CaptureF
     assert {line.split()[-1] for line in lines} == {"1"}
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("variant,clip\nrf,0.2\n", "no row of a trained variant has finite fid and clip; they have clip"),
+        ("variant,fid,clip\nrf,low,0.2\n", "line 2: fid is 'low', not a number"),
+    ],
+)
+def test_a_table_without_the_objectives_is_told(text: str, told: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    assert main([str(tmp_path / "scores.csv")]) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argument", ["no-such-file.csv", "empty-folder", "--include-dataset"])
 def test_mistakes_are_one_line_and_a_code(
     argument: str, table_2: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path

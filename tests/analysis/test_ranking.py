@@ -1,19 +1,25 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from test_fronts import brute_force
+from test_fronts import brute_force, peeled
 
-from analysis.ranking import Entry, rank
+from analysis.objectives import DEFAULT, Objective
+from analysis.ranking import Entry, Ranking, rank
 from analysis.results import build
 
 Rows = Sequence[dict[str, object]]
 
 
-def entries(rows: Rows) -> dict[str, Entry]:
+def ranking_of(rows: Rows, *objectives: Objective) -> Ranking:
     records = [(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]
-    return {entry.variant: entry for entry in rank(build(records)).entries}
+    return rank(build(records), objectives or DEFAULT)
+
+
+def entries(rows: Rows, *objectives: Objective) -> dict[str, Entry]:
+    return {entry.variant: entry for entry in ranking_of(rows, *objectives).entries}
 
 
 def cloud(settings: Sequence[dict[str, object]], n: int = 8, draw: int = 0, **fixed: object) -> list[dict[str, object]]:
@@ -155,8 +161,7 @@ def test_a_diverged_variant_is_never_first() -> None:
 
 def test_fronts_name_every_scored_variant() -> None:
     rows = [row for row in cloud(SIX, n=3) if not (row["variant"] == "v2" and row["steps"] == 5)]
-    records = [(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]
-    ranking = rank(build(records))
+    ranking = ranking_of(rows)
     for setting, front in ranking.fronts.items():
         assert front.keys() == {"v0", "v1"} | (set() if setting[0] == "5" else {"v2"})
         assert front.get("v2") is None
@@ -198,13 +203,71 @@ def test_scores_are_averaged_over_seeds_before_they_are_sorted() -> None:
 
 def test_scores_of_a_setting_are_mean_standard_error_and_n() -> None:
     rows = [{"variant": "a", "seed": s, "steps": 50, "fid": fid, "clip": 0.2} for s, fid in enumerate((1, 2, 6))]
-    (score,) = (
-        rank(build([(f"row {i}", {k: str(v) for k, v in row.items()}) for i, row in enumerate(rows)]))
-        .scores[("50",)]
-        .values()
-    )
-    assert (score.fid, score.n, score.clip_se) == (3.0, 3, pytest.approx(0))
-    assert score.fid_se == pytest.approx((14 / 2 / 3) ** 0.5)
+    (score,) = ranking_of(rows).scores[("50",)].values()
+    assert (score.mean["fid"], score.n, score.se["clip"]) == (3.0, 3, pytest.approx(0))
+    assert score.se["fid"] == pytest.approx((14 / 2 / 3) ** 0.5)
+
+
+FID, CLIP, GENEVAL = Objective("fid", "min"), Objective("clip", "max"), Objective("geneval", "max")
+
+
+def with_geneval(rows: Rows, of: Callable[[dict[str, object]], float]) -> list[dict[str, object]]:
+    return [{**row, "geneval": of(row)} for row in rows]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_sign_of_an_objective_with_its_direction_changes_nothing(seeds: int) -> None:
+    rows = with_geneval([row for s in range(seeds) for row in cloud(SIX, draw=s, seed=s)], lambda row: hash_of(row) % 5)
+    plain = entries(rows, FID, CLIP, GENEVAL)
+    for name in ("fid", "clip", "geneval"):
+        flipped = [{**row, name: -float(str(row[name]))} for row in rows]
+        objectives = [Objective(o.name, "min" if o.direction == "max" else "max") if o.name == name else o
+                      for o in (FID, CLIP, GENEVAL)]  # fmt: skip
+        found = entries(flipped, *objectives)
+        assert {v: replace(e, mean=None) for v, e in found.items()} == {
+            v: replace(e, mean=None) for v, e in plain.items()
+        }
+
+
+def hash_of(row: dict[str, object]) -> int:
+    return random.Random(str(sorted(row.items()))).randrange(1000)
+
+
+def test_the_order_of_objectives_changes_nothing() -> None:
+    rows = with_geneval(cloud(SIX), hash_of)
+    assert entries(rows, GENEVAL, FID, CLIP) == entries(rows, FID, CLIP, GENEVAL)
+
+
+def test_three_objectives_are_sorted_as_by_brute_force() -> None:
+    rows = with_geneval(cloud(SIX), lambda row: hash_of(row) % 6)
+    found = entries(rows, FID, CLIP, GENEVAL)
+    fronts = [
+        peeled(
+            [(float(str(r["fid"])), -float(str(r["clip"])), -float(str(r["geneval"]))) for r in rows[8 * i : 8 * i + 8]]
+        )
+        for i in range(6)
+    ]
+    for v in range(8):
+        assert found[f"v{v}"].rank_all == pytest.approx(fmean(front[v] for front in fronts))
+
+
+def test_a_constant_objective_changes_no_rank_and_other_metrics_none_at_all() -> None:
+    rows = [row for s in range(2) for row in cloud(SIX, draw=s, seed=s)]
+    plain = entries(rows)
+    for objectives in ((FID, CLIP, GENEVAL), (FID, CLIP)):
+        for v, entry in entries(with_geneval(rows, lambda _: 0.5), *objectives).items():
+            assert replace(entry, mean=None) == replace(plain[v], mean=None)
+            assert entry.mean is not None
+            assert entry.mean.mean["geneval"] == 0.5
+
+
+def test_a_metric_that_some_rows_lack_is_shown_where_it_is_whole() -> None:
+    rows = [row for s in range(2) for row in cloud([{"steps": 5}], n=2, draw=s, seed=s)]
+    partly = [{**row, "kid": "" if row["variant"] == "v0" and row["seed"] == 1 else 3.0} for row in rows]
+    assert ranking_of(partly).metrics == ("fid", "clip", "kid")
+    (scores,) = ranking_of(partly).scores.values()
+    assert {variant: "kid" in score.mean for variant, score in scores.items()} == {"v0": False, "v1": True}
+    assert entries(partly)["v0"].rank_all is not None
 
 
 def test_what_a_seed_does_to_all_is_no_noise() -> None:

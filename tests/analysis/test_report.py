@@ -15,9 +15,9 @@ from PIL import Image
 
 from analysis.canvas import Canvas
 from analysis.report import main, report
-from analysis.searches import FIXED
 from analysis.thumbnails import thumbnails
 from flowzoo.formulation import names
+from flowzoo.runs.layout import TRIAL_END, TRIAL_START
 
 
 class Elements(HTMLParser):
@@ -67,7 +67,7 @@ def test_the_page_loads_nothing_and_its_charts_are_valid_json(written: Path) -> 
     assert len(ids) == len(set(ids))
     specs = {a["data-spec"] for _, a in page.tags if "data-spec" in a}
     assert {i.removeprefix("s0-") for i in page.json} == {
-        "scatter", "fid-steps", "clip-steps", "density-t", "density-snr", "loss",
+        "scatter-0", "steps-0", "steps-1", "density-t", "density-snr", "loss",
     }  # fmt: skip
     assert specs == set(page.json)
     for spec in page.json.values():
@@ -108,14 +108,14 @@ def test_no_name_changes_the_page(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     with open(tmp_path / "study" / "trials.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*FIXED, f'a "{HOSTILE}'])
+        writer.writerow([*TRIAL_START, "fid", "clip", *TRIAL_END, f'a "{HOSTILE}'])
         writer.writerows([[k, "done", 10 + k, 0.1 * k, f"rf-s0-{k:08x}", "", "", k] for k in range(3)])
     report([tmp_path / "runs", tmp_path / "study"], tmp_path / "out", title=HOSTILE)
     text = (tmp_path / "out" / "report.html").read_text()
     page = Elements(text)
     assert not [spec for spec in page.json.values() if set("<>&\u2028\u2029") & set(spec)]
     assert all(json.loads(spec) for spec in page.json.values())
-    assert HOSTILE in [row["variant"] for row in json.loads(page.json["s0-scatter"])["datasets"]["rows"]]
+    assert HOSTILE in [row["variant"] for row in json.loads(page.json["s0-scatter-0"])["datasets"]["rows"]]
     assert any(a.get("data-variant") == HOSTILE for _, a in page.tags)
     assert {a["data-spec"] for _, a in page.tags if "data-spec" in a} == set(page.json)
     assert "<!--" not in text.split("<script>")[0]
@@ -145,7 +145,7 @@ def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "rf", state="running")
     page = Elements(report([tmp_path / "runs"], tmp_path / "out").page.read_text())
     assert "s0-loss" in page.json
-    assert "s0-scatter" not in page.json
+    assert "s0-scatter-0" not in page.json
 
 
 def test_what_is_included_is_all_there_is(tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ def write(path: Path, text: str) -> Path:
     [
         ("", "is empty"),
         ("variant,fid,clip\n", "no rows"),
-        ("variant,clip\nrf,0.2\n", "no column fid"),
-        ("name,FID,CLIP\nrf,1,0.2\n", "no column variant, fid, clip"),
-        ("variant,fid,clip\nrf,low,0.2\n", "line 2: fid is 'low', not a number"),
+        ("name,FID,CLIP\nrf,1,0.2\n", "no column variant; it has name, FID, CLIP"),
         ("variant,fid,clip,steps\nrf,1,0.2,many\n", "line 2: steps is 'many'"),
         ("variant,fid,clip,seed\nrf,1,0.2,first\n", "seed is 'first'"),
         ("variant,fid,clip\nrf,1\n", "line 2: 2 cells where the header has 3"),
@@ -43,7 +41,8 @@ def test_settings_are_the_columns_present_in_one_spelling(tmp_path: Path) -> Non
     results = read(write(tmp_path / "scores.csv", text))
     assert results.columns == ("steps", "guidance")
     assert [row.setting for row in results.rows] == [("50", "5"), ("50", "5")]
-    assert [row.is_ranked for row in results.rows] == [True, False]
+    assert results.metrics == ("fid", "clip")
+    assert [row.is_ranked(results.metrics) for row in results.rows] == [True, False]
 
 
 def test_include_keeps_what_is_asked_for_and_names_what_is_unknown(tmp_path: Path) -> None:

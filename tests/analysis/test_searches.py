@@ -1,13 +1,18 @@
 """Searches in the report: the front against brute force, a hypervolume that only grows, no ranking of its runs."""
 
 import csv
+import json
 import random
 from pathlib import Path
 
 import pytest
+from test_fronts import peeled
 
 from analysis.report import main
-from analysis.searches import FIXED, Search, searches
+from analysis.searches import Search, searches
+from flowzoo.runs.layout import TRIAL_END, TRIAL_START
+
+FIXED = [*TRIAL_START, "fid", "clip", *TRIAL_END]
 
 
 def trials(folder: Path, n: int = 30, seed: int = 0) -> Path:
@@ -62,10 +67,10 @@ def test_in_the_report(tmp_path: Path) -> None:
         (folder / f"rf-s0-{k:08x}" / "results.csv").write_text("variant,fid,clip\nrf,1,1\n")
     assert main([str(folder), "-o", str(tmp_path / "report")]) == 0
     page, text = ((tmp_path / "report" / f"report.{kind}").read_text() for kind in ("html", "md"))
-    for place in ("search0-front", "search0-history", "search0-fid-0", "search0-clip-1"):
+    for place in ("search0-front-1", "search0-history", "search0-m0-p0", "search0-m1-p1"):
         assert f'data-spec="{place}"' in page
     assert "lognorm, a search of sampler.m, optimizer.lr" in text
-    assert "| Trial | sampler.m | optimizer.lr | FID | CLIP | Run |" in text
+    assert "| Trial | sampler.m | optimizer.lr | FID | CLIP score | Run |" in text
     assert not (tmp_path / "report" / "ranking.csv").exists()
 
 
@@ -79,3 +84,34 @@ def test_none_scored_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     path.write_text("number,fid\n0,x\n")
     assert main([str(tmp_path / "s"), "-o", str(tmp_path / "report")]) == 2
     assert "is no table of trials" in capsys.readouterr().err
+
+
+def three(folder: Path, seed: int = 0) -> Path:
+    """Trials with a third score, and the study's file that says which way they are better."""
+    draw = random.Random(seed)
+    folder.mkdir(parents=True)
+    rows = [
+        [k, "done", draw.randrange(5), draw.randrange(5), draw.randrange(5), "", "", "", 0.1 * k] for k in range(25)
+    ]
+    with open(folder / "trials.csv", "w", newline="") as file:
+        csv.writer(file).writerows([[*TRIAL_START, "fid", "clip", "geneval", *TRIAL_END, "sampler.m"], *rows])
+    objectives = {"fid": "min", "clip": "max", "geneval": "max"}
+    (folder / "study.json").write_text(json.dumps({"name": "s", "objectives": objectives}))
+    return folder
+
+
+def test_three_objectives(tmp_path: Path) -> None:
+    folder = three(tmp_path / "s")
+    search = Search.read(folder / "trials.csv")
+    costs = [[o.sign * score for o, score in zip(search.objectives, t.scores, strict=True)] for t in search.scored]
+    assert {t.number for t in search.front} == {k for k, front in enumerate(peeled(costs)) if front == 1}
+    volumes = [volume for _, volume in search.history()]
+    assert volumes == sorted(volumes)
+    assert search.reference == (max(c[0] for c in costs), -max(c[1] for c in costs), -max(c[2] for c in costs))
+    assert main([str(folder), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    for place in ("front-1", "front-2", "history", "m2-p0"):
+        assert f'data-spec="search0-{place}"' in page
+    (folder / "study.json").unlink()
+    with pytest.raises(ValueError, match="does not say which way geneval is better"):
+        Search.read(folder / "trials.csv")

@@ -26,9 +26,12 @@ def rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return spec["datasets"]["rows"]
 
 
+FID, CLIP = "m0", "m1"  # as the charts call the metrics
+
+
 def attained(stairs: list[dict[str, Any]], fid: float, clip: float) -> bool:
     """Whether a point lies on or below the drawn bound."""
-    return any(corner["fid"] <= fid and corner["clip"] >= clip for corner in stairs)
+    return any(corner[FID] <= fid and corner[CLIP] >= clip for corner in stairs)
 
 
 def test_surfaces_bound_what_so_many_seeds_attain(tmp_path: Path) -> None:
@@ -41,14 +44,14 @@ def test_surfaces_bound_what_so_many_seeds_attain(tmp_path: Path) -> None:
     rng = random.Random(0)
     for at, variant in enumerate(labels[1:], 1):
         own = [r for r in drawn.study.results.rows if r.variant == variant and r.record["weights"] == "ema"]
-        fids, clips = [r.fid for r in own], [r.clip for r in own]
+        fids, clips = ([r.scores[name] for r in own] for name in ("fid", "clip"))
         for by, at_least in (("one seed", 1), ("half of the seeds", 2), ("every seed", 3)):
             stairs = [row for row in rows(spec) if row["at"] == at and row["by"] == by]
-            end = max(row["fid"] for row in stairs)
-            floor = min(row["clip"] for row in stairs)
+            end = max(row[FID] for row in stairs)
+            floor = min(row[CLIP] for row in stairs)
             for _ in range(200):
                 fid, clip = rng.uniform(min(fids), end), rng.uniform(floor, max(clips))
-                seeds = {r.seed for r in own if r.fid <= fid and r.clip >= clip}
+                seeds = {r.seed for r in own if r.scores["fid"] <= fid and r.scores["clip"] >= clip}
                 assert attained(stairs, fid, clip) == (len(seeds) >= at_least)
 
 

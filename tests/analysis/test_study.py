@@ -1,11 +1,15 @@
 import csv
 import json
+import re
 from pathlib import Path
 
+import altair as alt
 import pytest
+import vl_convert
 from made_up_runs import NAMES, write_run
 from scipy.stats import spearmanr
 
+from analysis.canvas import scaled
 from analysis.charts import Charts
 from analysis.collect import collect, results
 from analysis.families import colours
@@ -78,16 +82,16 @@ def test_without_fid_there_are_clip_scores_and_the_reason(tmp_path: Path) -> Non
     (study,) = of(tmp_path)
     assert study.ranking.ranked == []
     assert {entry.reason for entry in study.ranking.unranked} == {"no FID"}
-    assert study.clip_scores is not None
-    assert study.clip_scores.header[1] == "steps 5, guidance 5"
-    assert sorted(row[0] for row in study.clip_scores.rows) == sorted(NAMES[:3])
-    best = [float(row[1]) for row in study.clip_scores.rows]
+    assert study.partial_scores is not None
+    assert study.partial_scores.header[1] == "CLIP score, steps 5, guidance 5"
+    assert sorted(row[0] for row in study.partial_scores.rows) == sorted(NAMES[:3])
+    best = [float(row[1]) for row in study.partial_scores.rows]
     assert best == sorted(best, reverse=True)
     for text in (markdown([study], "title"), page([study], "title")):
         assert "FID is not given: 8 images" in text
         assert "trained on photographs and has not seen images like shapes" in text
-        assert study.clip_scores.rows[0][1] in text
-    with pytest.raises(ValueError, match=r"a CLIP score and no FID"):
+        assert study.partial_scores.rows[0][1] in text
+    with pytest.raises(ValueError, match=r"finite fid and clip; they have clip: the report"):
         rank(study.results)
 
 
@@ -123,7 +127,7 @@ def test_scores_are_drawn_against_steps_where_guidance_changes_with_them(tmp_pat
     for name in NAMES[:3]:
         write_run(tmp_path, name, settings=[(5, 5.0), (25, 2.5), (50, 1.0)], weights=("ema",))
     (study,) = of(tmp_path)
-    found = Charts(study, colours(NAMES)).against_steps("fid", "FID")
+    found = Charts(study, colours(NAMES)).against_steps(study.objectives[0])
     assert found is not None
     assert found[1] == ["the only setting, guidance by number of steps"]
     steps = (
@@ -137,4 +141,13 @@ def test_scores_are_drawn_against_steps_where_guidance_changes_with_them(tmp_pat
 def test_one_number_of_steps_makes_no_curve(tmp_path: Path) -> None:
     write_run(tmp_path, "rf", settings=[(50, 1.0), (50, 5.0)])
     (study,) = of(tmp_path)
-    assert Charts(study, colours(["rf"])).against_steps("fid", "FID") is None
+    assert Charts(study, colours(["rf"])).against_steps(study.objectives[0]) is None
+
+
+@pytest.mark.parametrize("scores", [[0.25, 0.2501], [12.341, 12.342], [1, 100], [0.001, 0.9], [-0.3, 0.2]])
+def test_ticks_differ_however_close_the_scores_are(scores: list[float]) -> None:
+    chart = alt.Chart(alt.Data(values=[{"y": score} for score in scores])).mark_point()
+    drawn = vl_convert.vegalite_to_svg(chart.encode(y=alt.Y("y:Q", title=None, **scaled(scores))).to_dict())
+    ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)</text>", drawn) if text.strip()]
+    assert len(ticks) > 2
+    assert len(set(ticks)) == len(ticks)

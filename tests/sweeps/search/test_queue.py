@@ -1,5 +1,8 @@
 """A study's trials among workers: n of them count, none is lost, whoever dies and whenever."""
 
+import csv
+import json
+import math
 import os
 import random
 import signal
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sweeps.search.objective import Verdict
+from sweeps.search.objective import Verdict, judged_by
 from sweeps.search.queue import ATTEMPTS, Queue
 from sweeps.search.study import Parameter, Study, load
 from sweeps.search.table import counted, state_of
@@ -167,7 +170,7 @@ def test_workers_killed_at_random(tmp_path: Path) -> None:
         trials = queue.all()
     assert [state_of(trial) for trial in trials] == ["done"] * 40
     again = Toy("toy").judge([trial.params for trial in trials])
-    assert [tuple(trial.values) for trial in trials] == [verdict.scores for verdict in again]
+    assert [dict(zip(("fid", "clip"), trial.values, strict=True)) for trial in trials] == [v.scores for v in again]
     assert os.listdir(tmp_path / "runs" / "toy" / ".search") == []
 
 
@@ -204,3 +207,17 @@ def test_a_study_that_was_moved_goes_on_with_its_trials(storage: str | None, ope
         finish(moved)
         assert [trial.number for trial in moved.all()] == [0, 1, 2]
     assert not (tmp_path / "study").exists()
+
+
+def test_three_scores_a_trial_in_the_order_of_the_objectives(opened: Open, tmp_path: Path) -> None:
+    objectives = {"geneval": "max", "fid": "min", "clip": "max"}
+    with opened(4, objectives=objectives) as queue:
+        while trials := queue.take(1):
+            number = trials[0].number
+            made = Verdict({"fid": number, "clip": 1 - number, "kid": 7, "geneval": 0.5 if number else math.nan})
+            queue.tell(trials, [judged_by(made, objectives)])
+        assert {trial.number for trial in queue.trials.best_trials} == {1}
+    header, *rows = list(csv.reader((tmp_path / "study" / "trials.csv").open()))
+    assert header[:6] == ["number", "state", "geneval", "fid", "clip", "run"]
+    assert [row[1:5] for row in rows[:2]] == [["diverged", "", "", ""], ["done", "0.5", "1.0", "0.0"]]
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["objectives"] == objectives

@@ -60,7 +60,11 @@ def test_what_a_trial_comes_to(trained: list[Run], tmp_path: Path) -> None:
     made = Training("tiny", [*TINY, f"runs={tmp_path}"], steps=2, guidance=1.0)
     made.check({"sampler.m": -1.0}, {"sampler.m": 1.0})
     verdicts = [made.judge([{"sampler.m": m}])[0] for m in (-0.5, 0.75, 0.25)]
-    assert [(v.scores, v.ended) for v in verdicts] == [((5.0, 0.2), "done"), (None, "diverged"), (None, "stopped")]
+    assert [(v.scores, v.ended) for v in verdicts] == [
+        ({"fid": 5.0, "clip": 0.2}, "done"),
+        (None, "diverged"),
+        (None, "stopped"),
+    ]
     assert [v.run for v in verdicts] == [run.path.name for run in trained]
     assert made.judge([{"sampler.m": -0.5}]) == verdicts[:1]
     assert len(trained) == 3  # what is done is not trained again

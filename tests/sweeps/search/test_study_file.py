@@ -53,6 +53,9 @@ MISTAKES = {
     "sampler=['tpe']: allowed are": {"sampler": ["tpe"]},
     "allowed is an integer": {"parameters": {"trainer.steps": {"low": 1, "high": 4}}},
     "unexpected keyword argument 'stepz'": {"objective": {"stepz": 5}},
+    "objectives={'clip': 'max', 'fid': 'down'}: allowed are two": {"objectives": {"fid": "down", "clip": "max"}},
+    "objectives={'fid': 'min'}: allowed are two": {"objectives": {"fid": "min"}},
+    "objectives=fid: allowed are two": {"objectives": "fid"},
     "cannot open the storage": {"storage": "nowhere://x"},
 }
 
@@ -78,3 +81,17 @@ def test_a_study_goes_on_only_as_it_was_begun(tmp_path: Path, monkeypatch, capsy
     assert main(["search", "toy.yaml", "n_trials=3"]) == 2
     assert "study.seed=1, planned 0" in capsys.readouterr().err
     assert main(["search", "toy.yaml", "n_trials=3", "sweep=other"]) == 0
+
+
+def test_a_study_keeps_its_objectives_in_their_order(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy = yaml.safe_load((Path(load.__code__.co_filename).parents[1] / "studies" / "toy.yaml").read_text())
+    for objectives in ({"fid": "min", "clip": "max"}, {"clip": "max", "fid": "min"}):
+        Path("toy.yaml").write_text(yaml.safe_dump({**toy, "objectives": objectives}, sort_keys=False))
+        code = main(["search", "toy.yaml", "n_trials=2"])
+    assert code == 2
+    assert "study.objectives=['clip:max', 'fid:min'], planned nothing" in capsys.readouterr().err
+    Path("toy.yaml").write_text(yaml.safe_dump({**toy, "objectives": {"fid": "min", "geneval": "max"}}))
+    assert main(["search", "toy.yaml", "n_trials=2", "sweep=other"]) == 1
+    told = "there is no geneval, by which the search judges; there are fid, clip; the same command goes on"
+    assert told in capsys.readouterr().err
