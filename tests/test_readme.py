@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from PIL import Image
 
 import analysis.report
 from flowzoo.content import SHIPPED
 from flowzoo.runs.config import check_jobs, config_loader, jobs_of
+from flowzoo.runs.hydras import arguments
 from sweeps.definition import load
 from sweeps.plan import plan_of
 
@@ -126,7 +126,7 @@ def accept(module: str, argv: list[str]) -> None:
     elif module == "analysis.report":
         analysis.report.parser().parse_args(argv)
     elif module == "flowzoo.train":
-        args = get_args_parser().parse_args(argv)
+        args = arguments(argv)
         if not args.cfg:
             check_jobs(jobs_of(args, "train"))
     elif module == "flowzoo.metrics.train_clip":

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import hydra
 import torch
 import torch.nn.functional as F
-from hydra._internal.utils import get_args_parser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -30,8 +29,9 @@ from flowzoo.metrics.extractor import Extractor
 from flowzoo.paths import conf, user_path
 from flowzoo.randomness import generator
 from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values
-from flowzoo.runs.config import VERSION_BASE, UserErrors, config_loader, refuse
+from flowzoo.runs.config import UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
+from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
 from flowzoo.training.surroundings import check_compiler
@@ -247,8 +247,8 @@ def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictCon
 def main() -> NoReturn:
     """Exits with 0, with 2 for a command that is refused, 1 where training fails, 130 where it is interrupted."""
     program = "flowzoo.metrics.train_clip"
-    args = get_args_parser().parse_args()
-    if args.help or args.hydra_help or args.shell_completion or args.info:
+    args = arguments()
+    if is_question(args):
         hydra.main(config_path=str(conf()), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
         sys.exit(0)
     try:

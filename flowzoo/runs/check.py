@@ -7,7 +7,6 @@ from functools import reduce
 from inspect import Signature, signature
 from typing import Any, NamedTuple
 
-from hydra._internal.utils import _locate
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -16,6 +15,7 @@ from flowzoo.formulation import names
 from flowzoo.network_file import CLIP, KL, Kind, check_weights, is_hub_name
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
+from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import BESIDE, check_keys
 from flowzoo.runs.signatures import signature_of
@@ -382,7 +382,7 @@ def _check_classes(values: Mapping[str, Any]) -> None:
 
 def _located(place: str, target: str) -> Any:
     try:
-        return _locate(target)
+        return locate(target)
     except Exception as error:
         raise ValueError(
             f"it cannot be imported ({error.__cause__ or error}); allowed is a class that Python finds, for instance "

@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
@@ -36,15 +30,15 @@ from flowzoo.paths import conf
 from flowzoo.runs import variants
 from flowzoo.runs.canonical import canonical
 from flowzoo.runs.check import check_optimizer, check_train
-from flowzoo.runs.expand import Job, Repository, Template, compose_batch
+from flowzoo.runs.expand import Job, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
+from flowzoo.runs.hydras import VERSION_BASE, arguments, combinations, is_question, opened
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.parse import parse, refuse_several
 from flowzoo.runs.signals import handing_on
 from flowzoo.runs.slurm import check_notice
 from flowzoo.runs.store import Interrupted, RunError, attempt
 
-VERSION_BASE = "1.3"
 # What a command is refused with.
 UserErrors = (ValueError, HydraException, OmegaConfBaseException, YAMLError, RunError)
 
@@ -64,10 +58,10 @@ def launch(
     """
     program = f"flowzoo.{config_name}"
     variants.register()
-    args = get_args_parser().parse_args()
+    args = arguments()
     jobs: list[DictConfig] = []
     try:
-        if not (args.help or args.hydra_help or args.shell_completion or args.info):
+        if not is_question(args):
             jobs = jobs_of(args, config_name)
             check_jobs(jobs)
         if ready and jobs and not args.cfg:
@@ -158,9 +152,8 @@ def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
     for override in parsed:
         if override.is_choice_sweep() and not list(override.sweep_iterator()):
             raise ValueError(f"{override.input_line}: matches no option")
-    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     always = list(whole.hydra.overrides.hydra)
-    return [_checked(job, typed) for job in compose_batch(loader, config_name, always, batch)]
+    return [_checked(job, typed) for job in compose_batch(loader, config_name, always, combinations(parsed))]
 
 
 def _checked(job: Job, typed: Sequence[Override]) -> Job:
@@ -201,23 +194,15 @@ def check_distinct(folders: Iterable[Path]) -> None:
 def config_loader(config_dir: str | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader over conf/, for the block. A search path that does not exist is an error, not a warning."""
     variants.register()
-    search_path = create_config_search_path(str(conf()))
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ValueError(f"--config-dir {config_dir}: there is no such folder")
-        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    loader = Hydra.create_main_hydra2(task_name="flowzoo", config_search_path=search_path).config_loader
-    assert isinstance(loader, ConfigLoaderImpl)
-    loader.repository = Repository(loader.config_search_path)
+    own = None if config_dir is None else Path(config_dir)
+    if own is not None and not own.is_dir():
+        raise ValueError(f"--config-dir {config_dir}: there is no such folder")
     try:
-        with warnings.catch_warnings():
+        with opened(conf(), own) as loader, warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*is not available")
             yield loader
     except UserWarning as warning:
         raise ValueError(str(warning)) from None
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def refuse(program: str, error: Exception) -> NoReturn:

@@ -5,53 +5,22 @@ of each value, and filled in. Hydra decides where a value ends up; what it never
 composes. Where that cannot be said of a command, its jobs are composed one by one.
 """
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.runs.canonical import canonical, canonical_values
+from flowzoo.runs.hydras import Repository, repository_of
 from flowzoo.runs.parse import parse
-
-
-class Repository(ConfigRepository):
-    """Hydra's, which reads each file once and knows options that are in no file."""
-
-    def __init__(self, search_path: ConfigSearchPath) -> None:
-        self.known: dict[str, ConfigResult | None] = {}
-        self.searched: list[Any] = []
-        super().__init__(search_path)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # Hydra copies it for every job, so that a job may change the search path: see below
-
-    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        paths = config_search_path.get_path()
-        if paths != self.searched:
-            self.searched = list(paths)
-            self.known.clear()
-            super().initialize_sources(config_search_path)
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        if config_path not in self.known:
-            self.known[config_path] = super().load_config(config_path)
-        return copy.deepcopy(self.known[config_path])
-
-    def config_exists(self, config_path: str) -> bool:
-        return config_path in self.known or super().config_exists(config_path)
 
 
 class Template:
@@ -116,9 +85,8 @@ def compose_batch(
 def _expanded(
     loader: ConfigLoader, config_name: str, always: Sequence[str], batch: Sequence[Sequence[str]]
 ) -> list[Job] | None:
-    assert isinstance(loader, ConfigLoaderImpl)
-    assert isinstance(loader.repository, Repository)
-    axes = [_Axis(loader.repository, position, words) for position, words in enumerate(zip(*batch, strict=True))]
+    repository = repository_of(loader)
+    axes = [_Axis(repository, position, words) for position, words in enumerate(zip(*batch, strict=True))]
     templates: dict[tuple[str, ...], Template] = {}
     jobs = []
     for words in batch:
@@ -127,7 +95,7 @@ def _expanded(
         if key not in templates:
             templates[key] = Template(loader.load_configuration(config_name, [*always, *key], RunMode.RUN))
         jobs.append(Job(templates[key], {name: value for _, values in chosen for name, value in values.items()}))
-    loaded = [result for result in loader.repository.known.values() if result is not None]
+    loaded = [result for result in repository.known.values() if result is not None]
     if any("${" in repr(default) for result in loaded for default in result.defaults_list or ()):
         return None  # the name of one option then chooses another
     return jobs

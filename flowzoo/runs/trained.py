@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import hydra
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
@@ -17,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.paths import conf, user_path
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_stored
-from flowzoo.runs.config import VERSION_BASE, UserErrors, config_loader, one_line, refuse
+from flowzoo.runs.config import UserErrors, config_loader, one_line, refuse
+from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.parse import single
 from flowzoo.runs.store import Run, RunError, explained
 
@@ -51,8 +51,8 @@ def launch_trained(command: str, check: Callable[[Trained], None], task: Callabl
     Exits with 0, with 2 for a command that is refused, 1 where the task raises RunError, 130 where it is interrupted.
     """
     program = f"flowzoo.{command}"
-    args = get_args_parser().parse_args()
-    if args.help or args.hydra_help or args.shell_completion or args.info:
+    args = arguments()
+    if is_question(args):
         sys.argv = [word for word in sys.argv if word.split("=", 1)[0] not in AS_TYPED]
         hydra.main(config_path=str(conf()), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
         sys.exit(0)

@@ -1,15 +1,17 @@
 """The paper's 61 as options of Hydra's group `variant`."""
 
+from functools import cache
+
 from hydra.core.config_store import ConfigStore
 
 from flowzoo.formulation.names import TABLE, family, file_name, word_of
+from flowzoo.runs.hydras import share_the_store
 
 
+@cache
 def register() -> None:
-    """Put the 61 into Hydra's ConfigStore as options of the group `variant`, by file name."""
-    # Hydra copies the whole store for every config that it loads and every group that it lists, and hands out copies of
-    # its nodes besides: with the 61 in it that alone would take seconds.
-    ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
+    """Put the 61 into Hydra's ConfigStore, which is one a process, as options of the group `variant`, by file name."""
+    share_the_store()
     for name, config in TABLE.items():
         schedule, sampler = config["path"]["schedule"], config["sampler"]
         node = {
