@@ -42,7 +42,7 @@ def test_processes_find_each_other_under_a_long_temporary_folder(short: Path, co
     folder.mkdir()
     assert len(str(folder)) == length
     env = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

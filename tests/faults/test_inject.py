@@ -1,4 +1,4 @@
-"""Eight random moments at which a sweep is hit; the script takes any number (docs/reliability.md)."""
+"""Three random moments at which a sweep is hit; the script takes any number (docs/reliability.md)."""
 
 import json
 import subprocess
@@ -11,18 +11,18 @@ from twin import apart
 
 
 @pytest.mark.slow
-def test_a_sweep_hit_at_eight_moments_is_the_undisturbed_one(tmp_path: Path) -> None:
+def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(tmp_path: Path) -> None:
     script, report = Path(__file__).with_name("inject.py"), tmp_path / "report.json"
-    short = ["--moments", "8", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=100"]
+    short = ["--moments", "3", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=60"]
     done = subprocess.run(
         [sys.executable, script, "local", *short, "--report", report, "--keep", tmp_path / "sweeps"],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(report.read_text())
-    assert len(told["strikes"]) == 8
+    assert len(told["strikes"]) == 3
     assert told["problems"] == []
     assert not any("Traceback" in log.read_text() for log in (tmp_path / "sweeps").glob("*.log"))
 

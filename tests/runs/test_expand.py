@@ -52,7 +52,7 @@ def test_as_composed_one_by_one(words, monkeypatch) -> None:
     with config_loader() as loader:
         jobs = expand_jobs(loader, "train", words, multirun=True)
         batch = batch_of(loader, words, monkeypatch)
-    chosen = range(0, len(jobs), max(1, len(jobs) // 24))
+    chosen = range(0, len(jobs), max(1, len(jobs) // 8))
     with config_loader() as loader:
         expected = one_by_one(loader, [batch[i] for i in chosen])
     assert len(jobs) == len(batch) > 1

@@ -26,7 +26,7 @@ def without_reader(command: list[str], cwd: Path, stream: str = "stdout") -> "su
     other = {"stdout": "stderr", "stderr": "stdout"}[stream]
     try:
         return subprocess.run(
-            [sys.executable, *command], cwd=cwd, text=True, timeout=300, **{stream: writer, other: subprocess.PIPE}
+            [sys.executable, *command], cwd=cwd, text=True, timeout=1200, **{stream: writer, other: subprocess.PIPE}
         )
     finally:
         os.close(writer)

@@ -10,6 +10,8 @@ from typing import TypeVar
 HERE = Path(__file__).parent
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL")
 
+PATIENCE = 1200.0  # seconds after which what a test waits for hangs, on however busy a machine
+
 T = TypeVar("T")
 
 
@@ -27,9 +29,9 @@ def up(folder: Path, **settings: object) -> None:
         raise Unavailable("SLURM's daemons need root")
     env = os.environ | {"SLURM_DIR": str(folder), **{f"SLURM_{k.upper()}": str(v) for k, v in settings.items()}}
     try:
-        done = subprocess.run([HERE / "up.sh"], env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([HERE / "up.sh"], env=env, capture_output=True, text=True, timeout=600)
     except subprocess.TimeoutExpired:
-        raise Unavailable("SLURM did not come up in two minutes") from None
+        raise Unavailable("SLURM did not come up in ten minutes") from None
     if done.returncode:
         raise Unavailable((done.stderr or done.stdout).strip()[-2000:])
     os.environ["SLURM_CONF"] = f"{folder}/etc/slurm.conf"
@@ -42,7 +44,7 @@ def down(folder: Path) -> None:
 
 def slurm(*command: str) -> str:
     """What a command of SLURM's prints; raises CalledProcessError."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 def accounted(job: str) -> tuple[str, str]:
@@ -54,7 +56,7 @@ def accounted(job: str) -> tuple[str, str]:
     return "", ""
 
 
-def wait_for(what: str, look: Callable[[], T], timeout: float = 240.0) -> T:
+def wait_for(what: str, look: Callable[[], T], timeout: float = PATIENCE) -> T:
     """What `look` returns as soon as that is true. Raises TimeoutError that names `what`."""
     end = time.monotonic() + timeout
     while not (found := look()):
@@ -64,6 +66,6 @@ def wait_for(what: str, look: Callable[[], T], timeout: float = 240.0) -> T:
     return found
 
 
-def ended(job: str, timeout: float = 240.0) -> tuple[str, str]:
+def ended(job: str, timeout: float = PATIENCE) -> tuple[str, str]:
     """State and exit code of a job, once it is over."""
     return wait_for(f"the end of job {job}", lambda: (a := accounted(job))[0] in ENDED and a, timeout)

@@ -14,7 +14,7 @@ def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(tmp_path: Path) ->
     script, report = Path(__file__).parents[1] / "faults" / "inject.py", tmp_path / "report.json"
     short = ["--moments", "3", "--span", "8", "--seed", "0", "seeds=1", "trainer.steps=120"]
     done = subprocess.run(
-        [sys.executable, script, "slurm", *short, "--report", report], capture_output=True, text=True, timeout=900
+        [sys.executable, script, "slurm", *short, "--report", report], capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(report.read_text())

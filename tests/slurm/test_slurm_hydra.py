@@ -27,7 +27,7 @@ def test_jobs_of_the_submitit_launcher(small: Path, tmp_path: Path) -> None:
         log = folders[2] / "metrics.jsonl"
         wait_for("training of the third", lambda: log.exists() and log.stat().st_size)
         ask("scancel", "--signal=USR2", f"{array}_2")
-        assert launched.wait(180) == 1
+        assert launched.wait(1200) == 1
     assert "File exists" in (tmp_path / "said").read_text()
     assert [ended(f"{array}_{i}") for i in range(3)] == [("COMPLETED", "0:0"), ("FAILED", "1:0"), ("COMPLETED", "0:0")]
     assert [Run(folder).state for folder in folders] == ["done", "failed", "done"]

@@ -157,10 +157,10 @@ CONF
       --init-file="$D/etc/init.sql" --skip-name-resolve --innodb-buffer-pool-size=64M \
       --innodb-log-file-size=16M --innodb-flush-log-at-trx-commit=0 --innodb-lock-wait-timeout=900 \
       >"$D/log/mariadbd.log" 2>&1 </dev/null &
-    for _ in $(seq 200); do alive mariadbd && [ -S "$D/run/mysql.sock" ] && break; sleep 0.1; done
+    for _ in $(seq 1200); do alive mariadbd && [ -S "$D/run/mysql.sock" ] && break; sleep 0.1; done
   fi
   alive slurmdbd || { fresh=1; slurmdbd; }
-  end=$((SECONDS + 30))
+  end=$((SECONDS + 120))
   until timeout 5 sacctmgr -n -i list cluster >/dev/null 2>&1; do
     [ $SECONDS -lt $end ] || { tail -n 20 "$D/log/slurmdbd.log" "$D/log/mariadbd.log" >&2; exit 1; }
     sleep 0.1
@@ -197,7 +197,7 @@ export SLURM_DIR=$D SLURM_CONF=$SLURM_CONF
 case ":\$PATH:" in *":$D/bin:"*) ;; *) export PATH=$D/bin:\$PATH ;; esac
 ENV
 
-for _ in $(seq 150); do
+for _ in $(seq 900); do
   st=$(sinfo -h -p debug -o %t 2>/dev/null || true)
   case "$st" in
     idle | mix | alloc | comp)

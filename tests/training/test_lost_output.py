@@ -26,19 +26,17 @@ def head(command: list[str], cwd: Path, until: str = "") -> tuple[int, str]:
             break
     process.stdout.close()
     said = process.stderr.read()
-    return process.wait(timeout=300), said
+    return process.wait(timeout=1200), said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "states"),
     [
-        (["flowzoo.train", *LONG], ["preempted"]),
         (MULTIRUN, ["preempted"]),
-        ([*MULTIRUN, "trainer=stacked"], ["preempted"] * 2),
         ([*MULTIRUN, "trainer=stacked", "stack.processes=2"], ["preempted"] * 2),
     ],
-    ids=["alone", "multirun", "stack", "stacks"],
+    ids=["multirun", "stacks"],
 )
 def test_training_saves_and_stops(command: list[str], states: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
     code, said = head([*command, *tiny_words], tmp_path, "validation loss")
@@ -52,7 +50,7 @@ def test_training_saves_and_stops(command: list[str], states: list[str], tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at_once", [[], ["-j", "2"], ["engine=stacked"]], ids=["in turn", "-j 2", "stacked"])
+@pytest.mark.parametrize("at_once", [["-j", "2"], ["engine=stacked"]], ids=["-j 2", "stacked"])
 def test_a_sweep_saves_and_stops(at_once: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
     sweep = {"variants": ["rf", "v/cos"], "overrides": [*tiny_words, *LONG]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(sweep))

@@ -53,7 +53,7 @@ def _laws(rank: int, strategy: str, store: str) -> None:
 
 def trained(words: list[str], runs: Path, variants: str) -> list[Run]:
     command = [sys.executable, "-m", "flowzoo.train", "-m", *words, f"variant={variants}", f"runs={runs}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     return [Run.open(folder) for folder in sorted((runs / "solo").glob("*-s0-*"))]
 
@@ -64,7 +64,7 @@ def last(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "variants"), [("ddp", "rf"), ("sharded", "rf"), ("sharded", "edm_rf,v_cos")])
+@pytest.mark.parametrize(("strategy", "variants"), [("ddp", "rf"), ("sharded", "edm_rf,v_cos")])
 def test_two_processes_train_what_one_does_also_after_a_kill(
     strategy: str, variants: str, tmp_path: Path, tiny_words: list[str]
 ) -> None:

@@ -28,7 +28,7 @@ def test_stopped_and_gone_on(tmp_path: Path) -> None:
     while process.poll() is None and not (folder / "trials.csv").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert "the same command goes on" in err
     states = counts(folder)
@@ -36,7 +36,7 @@ def test_stopped_and_gone_on(tmp_path: Path) -> None:
     assert 0 < states["done"] < 10
     assert os.listdir(folder / ".search") == []
 
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert counts(folder) == {"done": 10}

@@ -164,7 +164,7 @@ def test_workers_killed_at_random(tmp_path: Path) -> None:
         workers[0].send_signal(draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         workers[0].wait()
         workers = [*workers[1:], start()]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=600) for worker in workers] == [0, 0]
     study = Study("toy", PARAMETERS, 40, objective=toy)
     with Queue(study, tmp_path / "runs" / "toy", {"study": study.described()}) as queue:
         trials = queue.all()
