@@ -6,8 +6,15 @@ from pathlib import Path
 
 from flowzoo.paths import user_path
 
-SHIPPED = Path(__file__).parent / "metrics" / "weights" / "clip_shapes.safetensors"  # comes with the package
-SHIPPED_WITH = {"ClipTower": SHIPPED, "Extractor": SHIPPED}  # by class: what `weights=null` stands for
+# What comes with the package, and by class: what `weights=null` stands for.
+SHIPPED = Path(__file__).parent / "metrics" / "weights" / "clip_shapes.safetensors"
+SHIPPED_DETECTOR = Path(__file__).parent / "detector" / "weights" / "detector_shapes.safetensors"
+SHIPPED_WITH = {
+    "ClipTower": SHIPPED,
+    "Extractor": SHIPPED,
+    "GenEval": SHIPPED_DETECTOR,
+    "Attributes": SHIPPED_DETECTOR,
+}
 
 _known: dict[tuple[str, int, int, int], str] = {}
 

@@ -23,6 +23,7 @@ class Kind(NamedTuple):
 
 CLIP = Kind("flowzoo-clip-1", "python -m flowzoo.metrics.train_clip")
 KL = Kind("flowzoo-kl-1", "python -m flowzoo.train_autoencoder")
+DETECTOR = Kind("flowzoo-detector-1", "python -m flowzoo.detector.train")
 
 
 def is_hub_name(weights: str) -> bool:

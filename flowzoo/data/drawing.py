@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from flowzoo.data.scenes import MOST, SHAPES, TEXTURES, Scenes, uniforms
+from flowzoo.data.scenes import SHAPES, TEXTURES, Scenes, uniforms
 
 _TILE = 128
 _GRAIN = uniforms(0, np.arange(_TILE), _TILE).astype(np.float32)  # [128, 128]
@@ -16,7 +16,7 @@ def draw(scene: Scenes, pixels: int) -> np.ndarray:
     first, second = _planes(scene.ground_rgb).swapaxes(0, 1)
     canvas = first + (second - first) * _ground(scene, axis)[:, None]
     rgb = _planes(scene.rgb)
-    for j in range(MOST):
+    for j in range(scene.shape.shape[1]):
         rows = np.flatnonzero(scene.count > j)
         cover = np.empty((len(rows), pixels, pixels), np.float32)
         for s, name in enumerate(SHAPES):
