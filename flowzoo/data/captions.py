@@ -21,35 +21,35 @@ def dense(scene: Scenes, i: int) -> str:
     column, row = (int(d) for d in scene.direction[i])
     ground = _ground(scene, i)
     if scene.grouped[i]:
-        things = f"{_NUMBERS[count]} {_name(scene, i, 0)}{_plural(scene, i)}"
+        things = f"{_NUMBERS[count]} {plural(_name(scene, i, 0))}"
         if count == 2:
             things += " side by side" if column else " one above the other"
-        return f"{things} on {_article(ground)}"
-    objects = [_article(_name(scene, i, j)) for j in range(count)]
+        return f"{things} on {article(ground)}"
+    objects = [article(_name(scene, i, j)) for j in range(count)]
     if count == 1:
         place = " ".join(words[d] for words, d in ((_ROWS, row), (_COLUMNS, column)) if d)
         where = f"at the {place}" if place else "in the center"
-        return f"{objects[0]} {where} of {_article(ground)}"
+        return f"{objects[0]} {where} of {article(ground)}"
     if count == 2:
         relation = _BESIDE[column] if column else _OVER[row]
-        return f"{objects[0]} {relation} {objects[1]} on {_article(ground)}"
+        return f"{objects[0]} {relation} {objects[1]} on {article(ground)}"
     # The article before the ground is left out here, which keeps the longest caption at 22 words.
     return f"{objects[0]} {_BESIDE[column]} {objects[1]} and {_OVER[row]} {objects[2]}, {ground}"
 
 
 def terse(scene: Scenes, i: int) -> str:
     """Scene i: the main object, its attributes, the others and the ground often left out."""
-    size, colour, second, medium, article, ground = (float(w) for w in scene.wording[i])
+    size, colour, second, medium, articled, ground = (float(w) for w in scene.wording[i])
     count = int(scene.count[i])
     name = _name(scene, i, 0, size=size < 0.15, colour=colour < 0.5)
     if scene.grouped[i]:
-        text = name + _plural(scene, i)
+        text = plural(name)
         if second < 0.5:
             text = f"{_NUMBERS[count]} {text}"
     else:
-        text = _article(name) if article < 0.6 or medium < 0.3 else name
+        text = article(name) if articled < 0.6 or medium < 0.3 else name
         if count > 1 and second < 0.3:
-            text += f" and {_article(_name(scene, i, 1, size=False, colour=colour < 0.5))}"
+            text += f" and {article(_name(scene, i, 1, size=False, colour=colour < 0.5))}"
     if medium < 0.3:
         text = f"{'picture' if medium < 0.15 else 'drawing'} of {text}"
     if ground < 0.15:
@@ -73,11 +73,13 @@ def _name(scene: Scenes, i: int, j: int, *, size: bool = True, colour: bool = Tr
     return " ".join(words)
 
 
-def _plural(scene: Scenes, i: int) -> str:
-    return "es" if SHAPES[scene.shape[i, 0]].endswith("s") else "s"
+def plural(words: str) -> str:
+    """`words` in the plural: crosses, hearts."""
+    return words + ("es" if words.endswith("s") else "s")
 
 
-def _article(words: str) -> str:
+def article(words: str) -> str:
+    """`words` after a or an."""
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 

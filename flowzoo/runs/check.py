@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowzoo.formulation import names
-from flowzoo.network_file import CLIP, KL, Kind, check_weights, is_hub_name
+from flowzoo.network_file import CLIP, DETECTOR, KL, Kind, check_weights, is_hub_name
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.hydras import locate
@@ -180,7 +180,14 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 }
 
 # Whose files the weights of a class are; None where it reads any.
-KINDS: dict[str, Kind | None] = {"ClipTower": CLIP, "Extractor": CLIP, "OpenClipExtractor": None, "KLAutoencoder": KL}
+KINDS: dict[str, Kind | None] = {
+    "ClipTower": CLIP,
+    "Extractor": CLIP,
+    "OpenClipExtractor": None,
+    "KLAutoencoder": KL,
+    "GenEval": DETECTOR,
+    "Attributes": DETECTOR,
+}
 
 # What evaluation and sampling are told beside the config of their run.
 OPTION_LIMITS: dict[str, Limit] = {

@@ -1,0 +1,76 @@
+"""What a score of samples is: columns of results, and statistics that are gathered batch by batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from flowzoo.data.source import Source
+from flowzoo.metrics.extractor import ClipExtractor
+
+
+@dataclass(frozen=True)
+class Made:
+    """A batch of samples of M variants, all made for the same n prompts."""
+
+    images: Tensor  # uint8 [M, n, C, H, W]
+    features: Tensor  # [M, n, dim] of the extractor; NaN where a sample is not finite
+    prompts: Sequence[str]  # n
+    prompt_features: Tensor  # [n, dim] of the extractor
+
+
+class Statistics(Protocol):
+    """What one setting comes to."""
+
+    def update(self, made: Made) -> None:
+        """Take in the next batch; the variants are the same in all."""
+
+    def values(self) -> list[dict[str, float | None]]:
+        """Of each of the M variants: a number for every column, or None where it cannot be said."""
+        ...
+
+
+class Metric(Protocol):
+    """A score, or several that are computed together."""
+
+    @property
+    def columns(self) -> Mapping[str, Literal["min", "max"]]:
+        """Columns of results.csv, and which direction is better."""
+
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """Its own prompts; None for those of the protocol."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that could change a score; part of the protocol's hash."""
+
+    @property
+    def quality(self) -> Mapping[str, Any]:
+        """What is known of how good the judge is, told beside its scores; may be empty."""
+
+    def statistics(self) -> Statistics:
+        """New ones, for one setting."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Real images that samples may be compared with."""
+
+    source: Source
+    n: int  # of its images, evenly spaced
+    extractor: ClipExtractor
+    identity: Mapping[str, Any]  # all that decides the extractor's features
+    samples: int  # that will be compared with them
+    cache: Path | None  # a folder where what is computed of these images may be kept
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """What a metric has besides that compares with held-out images."""
+
+    def begin(self, held_out: HeldOut) -> str:
+        """Called once before the first setting. What the user should know beforehand; empty where there is nothing."""
+        ...
