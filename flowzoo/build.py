@@ -1,153 +1,266 @@
-"""From a resolved config to the objects of a run."""
+"""The door: from a checked config to typed parts. Nothing that is imported below takes a config.
+
+jobs_of(cfgs)      jobs, to be trained and scored together (flowzoo/training/lifecycle.py)
+trained_job(cfg)   the job of a run that was trained, to be scored
+load(folder)       a trained run's model, with its weights
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from flowzoo.autoencoders.autoencoder import Autoencoder
+from flowzoo.autoencoders.kept import find
+from flowzoo.autoencoders.kept import load as load_kept
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
-from flowzoo.backbones.stacked import StackedBackbone
-from flowzoo.data.opening import opened
-from flowzoo.data.source import MEASURED, Source, measure, shuffled
+from flowzoo.autoencoders.statistics import ChannelStatistics
+from flowzoo.data.opening import check_source, check_splits
+from flowzoo.data.source import MEASURED, Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.randomness import word
-from flowzoo.runs.files import Refused, RunError, write_atomically
+from flowzoo.runs.check import check_patches
+from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
-from flowzoo.runs.layout import DATA
-from flowzoo.runs.store import Unfit, data_of
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Built:
-    """The parts of V runs that differ in path, sampler, seed and optimiser alone, V >= 1."""
-
-    formulation: StackedFormulation
-    network: StackedBackbone
-    autoencoder: Latents
-    text: TextEncoders
-    image_size: int  # pixels
-
-    def of(self, places: Sequence[int]) -> "Built":
-        """The parts of some of the runs; all of them are this itself."""
-        if list(places) == list(range(len(self.network))):
-            return self
-        formulations = [self.formulation.formulations[i] for i in places]
-        network = self.network.holding(self.network.flat.detach()[list(places)])
-        return replace(self, formulation=StackedFormulation(formulations), network=network)
+from flowzoo.runs.layout import AUTOENCODER, DATA
+from flowzoo.runs.store import Run, data_of, resolved
+from flowzoo.training.checkpoint import read_weights
+from flowzoo.training.loop import Loop
 
 
-def device_of(cfg: DictConfig) -> torch.device:
-    """The device for work outside Lightning; `trainer.accelerator=cpu` keeps everything off a GPU."""
-    asked = cfg.trainer.accelerator in ("gpu", "cuda")
-    if asked and not torch.cuda.is_available():
-        raise Unfit(f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; allowed are auto and cpu")
-    gpu = torch.cuda.is_available() and (asked or is_auto(cfg.trainer.accelerator))
-    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -> list[Job]:
+    """The jobs of configs that differ in what runs/grouping.py lists; what they share is built once.
+
+    Nothing is written. `folders` are those of the runs, by default where their configs say.
+
+    Raises:
+        Refused: the data cannot be opened, or do not fit the config.
+        RunError: a run was trained on other images, or the jobs on different ones.
+    """
+    cfg, folders = cfgs[0], folders or [run_folder(one) for one in cfgs]
+    train, val = sources_of(cfg)
+    for one, folder in zip(cfgs, folders, strict=True):
+        if refusal := other_data(one, folder, train):
+            raise RunError(refusal)
+    autoencoder = autoencoder_of(cfg, train.channels)
+    kept = next((folder / AUTOENCODER for folder in folders if (folder / AUTOENCODER).is_file()), None)
+    statistics = load_kept(kept, autoencoder) if kept else measured(cfg, autoencoder, train, val)
+    latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
+    about = {"image_size": train.image_size, "channels": train.channels, **_deviation(cfgs, folders, latents, train)}
+    backbones: dict[int, nn.Module] = {}
+    jobs = []
+    for one, folder in zip(cfgs, folders, strict=True):
+        model = _model(one, latents, text, about, backbones.get(one.seed))
+        backbones[one.seed] = model.backbone
+        jobs.append(_job(one, folder, model, train, val, evaluation, statistics, about))
+    return jobs
 
 
-def is_auto(value: Any) -> bool:
-    return value == "auto"
+def trained_job(cfg: DictConfig, folder: Path) -> Job:
+    """The job of a run in `folder` that is there to be scored, as `cfg` says. Its training data need not be there."""
+    stored, val = Run(folder).config, source_of(cfg, "val")
+    job = _job(cfg, folder, _read_model(cfg, folder), None, val, evaluation_of(cfg))
+    as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "metric"))
+    return Job(**{**vars(job), "as_trained": as_trained})
 
 
-def processes_of(cfg: DictConfig) -> int:
-    """Devices of a node times nodes. `trainer.devices=auto` is every GPU that can be seen, or the CPU."""
-    devices = cfg.trainer.devices
-    if is_auto(devices):
-        devices = torch.cuda.device_count() if device_of(cfg).type == "cuda" else 1
-    return (devices if isinstance(devices, int) else len(devices)) * cfg.trainer.num_nodes
+def model_of(cfg: DictConfig, folder: Path, checkpoint: str = "best", weights: str = "ema") -> Model:
+    """The model of a trained run with the weights of a checkpoint. Raises FileNotFoundError and ValueError."""
+    model, path = _read_model(cfg, folder), folder / "checkpoints" / f"{checkpoint}.ckpt"
+    state, _ = read_weights(path, weights)
+    try:
+        model.backbone.to(next(iter(state.values())).dtype).load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this backbone: {error}") from None
+    return model
 
 
-def is_first_process(cfg: DictConfig) -> bool:
-    """Whether this process writes. One that trains a run alone does, whatever its number among SLURM's tasks is."""
-    return processes_of(cfg) == 1 or getattr(rank_zero_only, "rank", 0) == 0
+def load(folder: str | Path, checkpoint: str = "best", weights: str = "ema") -> Model:
+    """A trained run's model by the run's folder: `load("runs/demo/rf-s0-1234abcd")`. Raises RunError."""
+    run = Run.open(folder)
+    return model_of(run.config, run.path, checkpoint, weights)
 
 
-def is_half(cfg: DictConfig, device: torch.device) -> bool:
-    """Whether forward and backward passes are in bf16."""
-    return device.type == "cuda" if is_auto(cfg.trainer.precision) else cfg.trainer.precision == "bf16-mixed"
+def _read_model(cfg: DictConfig, folder: Path) -> Model:
+    """With the weights from which training started, and what the run's folder says of its images."""
+    for kept in (folder / DATA, folder / AUTOENCODER):
+        if not kept.is_file():
+            raise RunError(f"{kept} is missing: was this run trained?")
+    data = json.loads((folder / DATA).read_text())
+    autoencoder = autoencoder_of(cfg, data["channels"])
+    statistics = load_kept(folder / AUTOENCODER, autoencoder)
+    return _model(cfg, latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), data)
 
 
-def compile_mode_of(cfg: DictConfig, device: torch.device) -> str | None:
-    """CUDA graphs where there is a GPU, nothing elsewhere, unless the user said otherwise."""
-    gpu = device.type == "cuda"
-    wanted = gpu if is_auto(cfg.trainer.compile) else cfg.trainer.compile
-    return ("reduce-overhead" if gpu else "default") if wanted else None
+# the parts
 
 
-def source_of(cfg: DictConfig, split: str) -> Source:
-    return instantiate(cfg.data.source, split=split)
+def _job(
+    cfg: DictConfig,
+    folder: Path,
+    model: Model,
+    train: Source | None,
+    val: Source,
+    evaluation: Evaluation,
+    statistics: ChannelStatistics | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> Job:
+    return Job(
+        run=Run(folder),
+        model=model,
+        train=train,
+        val=val,
+        loop=loop_of(cfg),
+        optimizer=instantiate(cfg.optimizer),
+        ema=instantiate(cfg.ema),
+        evaluation=evaluation,
+        halving=instantiate(cfg.halving) if cfg.get("halving") else None,
+        logger=partial(instantiate, cfg.logger) if cfg.get("logger") else None,
+        seed=cfg.seed,
+        dataset=cfg.data.name,
+        backbone_label=backbone_label(cfg),
+        config=resolved(cfg),
+        statistics=statistics,
+        about_data=about,
+        cache=Path(cfg.runs).expanduser() / ".cache",
+    )
+
+
+def loop_of(cfg: DictConfig) -> Loop:
+    return Loop(**plain(cfg.trainer), cache=cfg.data.cache, workers=cfg.data.workers)
+
+
+def evaluation_of(cfg: DictConfig) -> Evaluation:
+    told = plain(cfg.evaluation)
+    told["settings"] = [Setting(int(s["steps"]), float(s["guidance"])) for s in told["settings"]]
+    extractor = instantiate(cfg.metric)
+    made_by = {"extractor": part_identity(cfg.metric), "autoencoder": part_identity(cfg.autoencoder)}
+    return Evaluation(**told, solver=instantiate(cfg.solver), extractor=extractor, made_by=made_by)
+
+
+def plain(node: Any) -> Any:
+    """A part of a config as plain values."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def _model(
+    cfg: DictConfig,
+    latents: Latents,
+    text: TextEncoders,
+    about: Mapping[str, Any],
+    backbone: nn.Module | None = None,
+) -> Model:
+    """`about` the data, as data.json; `backbone` where one of the same seed is built already."""
+    size = about["image_size"]
+    backbone = backbone or backbone_of(cfg, latents, text, size)
+    return Model(formulation_of(cfg, about.get("deviation")), backbone, latents, text, size)
+
+
+def formulation_of(cfg: DictConfig, deviation: float | None) -> Formulation:
+    """`deviation` is that of what the backbone sees: EDM's sigma_data where `sigma_data=data` asks for it."""
+    target = plain(cfg.path.target)
+    if target.get("sigma_data") == "data":
+        target["sigma_data"] = deviation
+    loss, weighting = (instantiate(part) if part else None for part in (cfg.path.get("loss"), cfg.get("weighting")))
+    schedule, sampler = instantiate(cfg.path.schedule), instantiate(cfg.sampler)
+    return Formulation(schedule, instantiate(target), sampler, loss, weighting, name=run_variant(cfg))
+
+
+def autoencoder_of(cfg: DictConfig, image_channels: int) -> Autoencoder:
+    """In its own units; one that is fitted knows nothing of images yet."""
+    own = {key: value for key, value in cfg.autoencoder.items() if key not in BESIDE["autoencoder"]}
+    return instantiate(own, image_channels=image_channels)
+
+
+def latents_of(cfg: DictConfig, autoencoder: Autoencoder, statistics: ChannelStatistics) -> Latents:
+    told = {key: cfg.autoencoder[key] for key in BESIDE["autoencoder"] if key in cfg.autoencoder}
+    return Latents(autoencoder, statistics.mean, statistics.std, **told)
+
+
+def measured(cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Source) -> ChannelStatistics:
+    """By which latents are normalised: of pixels as the config says, else measured. Raises Refused, as `find`."""
+    if isinstance(autoencoder, Pixels) and cfg.data.mean is not None and cfg.data.std is not None:
+        mean, std = ([255 * x for x in cfg.data[key]] for key in ("mean", "std"))
+        return ChannelStatistics.given(mean, std)
+    return find(autoencoder, train, val, loop_of(cfg).device)
+
+
+def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, image_size: int) -> nn.Module:
+    """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(word(cfg.seed, 0, "weights"))
+        size, _ = latents.latent_size((image_size, image_size))
+        backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
+        return instantiate(backbone, channels=latents.channels, image_size=size, text=text.spec)
+
+
+# the data
+
+
+def source_of(cfg: DictConfig, split: str, **settings: Any) -> Source:
+    """One split of the config group `data`; `settings` are added to those of its source. Raises Refused."""
+    told = f"data {cfg.data.name}"
+    try:
+        source = instantiate(cfg.data.source, split=split, **settings)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ValueError | OSError | TypeError):
+            raise
+        raise Refused(f"{told}: {error.__cause__}") from error.__cause__
+    check_source(source, split, told)
+    return source
+
+
+def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
+    """The train and the val split, which fit together. Raises Refused, as `source_of`."""
+    train, val = (source_of(cfg, split, **settings) for split in ("train", "val"))
+    check_splits(train, val, f"data {cfg.data.name}")
+    return train, val
 
 
 def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
-    """The train and the val split of a run that has not begun. Raises Refused, as `opened`."""
-    train, val = opened(cfg.data)
+    """Both splits of a run that has not begun, and whether they fit its other parts. Raises Refused."""
+    train, val = opened(cfg)
     for key in ("mean", "std"):
         if cfg.data[key] is not None and len(cfg.data[key]) != train.channels:
             raise Refused(
                 f"data.{key}={list(cfg.data[key])}: allowed is null, or a number for each of {train.channels} channels"
             )
-    patch = cfg.backbone.get("patch_size")
-    if patch and train.image_size % patch:
-        raise Refused(f"backbone.patch_size={patch}: allowed is a divisor of {train.image_size}, the image size")
+    try:
+        check_patches(cfg, train.image_size)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     return train, val
 
 
-def autoencoder_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Latents:
-    own = {key: value for key, value in cfg.autoencoder.items() if key not in BESIDE["autoencoder"]}
-    autoencoder = instantiate(own, image_channels=len(statistics["mean"]))
-    if not isinstance(autoencoder, Pixels):
-        raise RunError(f"autoencoder={own['_target_']}: allowed is pixels")
-    mean, std = ([255 * x for x in statistics[key]] for key in ("mean", "std"))
-    return Latents(autoencoder, mean, std, gain=cfg.autoencoder.gain)
-
-
-def statistics_of(cfg: DictConfig, folder: Path, train: Source | None = None) -> dict[str, Any]:
-    """Size, mean and deviation of the images, from the config or measured once and kept in the run folder with the
-    fingerprint of the images that they are of.
-
-    `deviation` is that of the normalised images, EDM's sigma_data where `sigma_data=data` asks for the measured one.
-    Raises RunError where the folder is that of a run that was trained on other images than `train`.
-    """
-    if refusal := other_data(cfg, folder, train):
-        raise RunError(refusal)
-    kept = folder / DATA
-    if kept.is_file():
-        return json.loads(kept.read_text())
-    if train is None:
-        raise RunError(f"{kept} is missing: was this run trained?")
-    if cfg.data.mean is None or cfg.data.std is None:
-        mean, std = measure(train)
-    else:
-        mean, std = list(cfg.data.mean), list(cfg.data.std)
+def _deviation(
+    cfgs: Sequence[DictConfig], folders: Sequence[Path], latents: Latents, train: Source
+) -> dict[str, float]:
+    """`deviation`, of the latents of at most 10,000 images, where a formulation asks for it by sigma_data=data."""
+    if all(cfg.path.target.get("sigma_data") != "data" for cfg in cfgs):
+        return {}
+    for kept in (folder / DATA for folder in folders if (folder / DATA).is_file()):
+        if "deviation" in (about := json.loads(kept.read_text())):
+            return {"deviation": about["deviation"]}
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
-    latents = autoencoder_of(cfg, {"mean": mean, "std": std}).encode(images)
-    statistics = {"mean": mean, "std": std, "deviation": float(latents.double().std())}
-    statistics |= {"image_size": train.image_size, "fingerprint": train.fingerprint}
-    _keep(cfg, statistics, folder)
-    return statistics
+    return {"deviation": float(latents.encode(images).double().std())}
 
 
-def _keep(cfg: DictConfig, statistics: Mapping[str, Any], folder: Path) -> None:
-    if is_first_process(cfg) and not (folder / DATA).is_file():
-        write_atomically(folder / DATA, lambda part: part.write_text(json.dumps(statistics)))
-
-
-def other_data(cfg: DictConfig, folder: Path, train: Source | None) -> str:
+def other_data(cfg: DictConfig, folder: Path, train: Source) -> str:
     """Why a run cannot go on with the images of `train`: it was trained on others. Empty where it can."""
     before = data_of(folder)
-    if train is None or before is None or before == train.fingerprint:
+    if before is None or before == train.fingerprint:
         return ""
     place = cfg.data.source.get("path")
     return (
@@ -155,44 +268,3 @@ def other_data(cfg: DictConfig, folder: Path, train: Source | None) -> str:
         f"training data (fingerprint {train.fingerprint[:8]}) than this run was trained on ({before[:8]}); allowed: "
         "the same images and captions, or another sweep= for a run on these"
     )
-
-
-def formulation_of(cfg: DictConfig, statistics: Mapping[str, Any]) -> Formulation:
-    target = OmegaConf.to_container(cfg.path.target, resolve=True)
-    assert isinstance(target, dict)
-    if target.get("sigma_data") == "data":
-        target["sigma_data"] = statistics["deviation"]
-    loss, weighting = (instantiate(part) if part else None for part in (cfg.path.get("loss"), cfg.get("weighting")))
-    return Formulation(instantiate(cfg.path.schedule), instantiate(target), instantiate(cfg.sampler), loss, weighting)
-
-
-def backbone_of(cfg: DictConfig, autoencoder: Latents, text: TextEncoders, image_size: int) -> nn.Module:
-    """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(word(cfg.seed, 0, "weights"))
-        size, _ = autoencoder.latent_size((image_size, image_size))
-        backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
-        return instantiate(backbone, channels=autoencoder.channels, image_size=size, text=text.spec)
-
-
-def build(cfgs: Sequence[DictConfig], folders: Sequence[Path], train: Source | None = None) -> Built:
-    """What runs share is built once. `train` is needed where statistics of the data are still to be measured."""
-    cfg, statistics = cfgs[0], statistics_of(cfgs[0], folders[0], train)
-    for one, folder in zip(cfgs, folders, strict=True):
-        if (data_of(folder) or statistics["fingerprint"]) != statistics["fingerprint"]:
-            raise RunError(other_data(one, folder, train) or f"{folder} was trained on other data than {folders[0]}")
-        _keep(one, statistics, folder)
-    autoencoder = autoencoder_of(cfg, statistics)
-    text: TextEncoders = instantiate(cfg.text)
-    by_seed: dict[int, nn.Module] = {}
-    for one in cfgs:
-        if one.seed not in by_seed:
-            by_seed[one.seed] = backbone_of(one, autoencoder, text, statistics["image_size"])
-    formulation = StackedFormulation([formulation_of(one, statistics) for one in cfgs])
-    network = StackedBackbone([by_seed[one.seed] for one in cfgs])
-    return Built(formulation, _exact(cfg, network), _exact(cfg, autoencoder), text, statistics["image_size"])
-
-
-def _exact(cfg: DictConfig, network: Network) -> Network:
-    """In float64 where training is: Lightning would convert it only after it has read a checkpoint into float32."""
-    return network.double() if str(cfg.trainer.precision).startswith("64") else network

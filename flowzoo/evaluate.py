@@ -9,9 +9,10 @@ def check(trained: Trained) -> None:
 
 
 def evaluate(trained: Trained) -> None:
-    from flowzoo.training.job import score_trained
+    from flowzoo.build import trained_job
+    from flowzoo.training.lifecycle import score_trained
 
-    score_trained(trained.cfg, trained.run, trained.options.checkpoint)
+    score_trained(trained_job(trained.cfg, trained.run.path), trained.options.checkpoint)
 
 
 if __name__ == "__main__":

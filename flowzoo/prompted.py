@@ -1,53 +1,54 @@
 """Images of a trained run for prompts of one's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from flowzoo.build import build, device_of
-from flowzoo.runs.store import Run
+from flowzoo.job import Model
 from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import read_row
+from flowzoo.sampling.grid import Common
+from flowzoo.sampling.solver import Recombine, Solver
 
 BATCH = 100
 
 
-def sample_prompts(cfg: DictConfig, run: Run, options: SimpleNamespace, prompts: list[str]) -> Tensor:
-    """uint8 images [len(prompts) * n, 3, H, W]: `options.n` of each prompt, one after another.
+def sample_prompts(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    n: int = 1,
+    steps: int = 50,
+    guidance: float = 2.5,
+    seed: int = 0,
+    solver: Solver | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """uint8 images [len(prompts) * n, 3, H, W]: `n` of each prompt, one after another.
 
-    Image k of every prompt starts from the same noise, whatever the run. Raises FileNotFoundError without a checkpoint.
+    Image k of every prompt starts from the same noise, whatever the model. solver None: recombine on the common grid.
     """
-    device = device_of(cfg)
-    built = build([cfg], [run.path])
-    row, _ = read_row(run.path / "checkpoints" / f"{options.checkpoint}.ckpt", built.network, options.weights)
-    network = built.network.holding(row[None].to(device)).to(device).requires_grad_(False)
-    built.autoencoder.to(device)
-    text = built.text
+    device, solver = torch.device(device), solver or Solver(Recombine(), Common())
+    backbone, autoencoder, text = model.backbone.to(device), model.autoencoder.to(device), model.text
     text.to(device)
-    generator = Generator(network, built.formulation, instantiate(cfg.solver), device, None)
-    size = built.autoencoder.latent_size((built.image_size, built.image_size))
-    noise = start_noise(options.seed, 0, options.n, (built.autoencoder.channels, *size))
-    noise = noise.repeat(len(prompts), 1, 1, 1)
-    index = torch.arange(len(prompts)).repeat_interleave(options.n).to(device)
-    encoded = text.encode(prompts).to(device)
+    generator = Generator(backbone.requires_grad_(False), model.formulation, solver, device, None)
+    noise = start_noise(seed, 0, n, model.latent_shape).repeat(len(prompts), 1, 1, 1)
+    index = torch.arange(len(prompts)).repeat_interleave(n).to(device)
+    encoded = text.encode(list(prompts)).to(device)
     images = []
-    for first, n in batches(len(noise), BATCH):
-        part = slice(first, first + n)
-        made = generator(noise[part], encoded.rows(index[part]), text.null(n), options.steps, float(options.guidance))
-        images.append(built.autoencoder.decode(made.latents[0]).cpu())
+    for first, count in batches(len(noise), BATCH):
+        part = slice(first, first + count)
+        made = generator(noise[part], encoded.rows(index[part]), text.null(count), steps, guidance)
+        images.append(autoencoder.decode(made.latents).cpu())
     return torch.cat(images)
 
 
-def default_path(run: Run, options: SimpleNamespace, prompts: Sequence[str], solver: DictConfig) -> Path:
-    """A PNG file in the run's samples folder. Eight hexadecimal digits stand for prompts, checkpoint and solver."""
-    hashed = [list(prompts), options.checkpoint, OmegaConf.to_container(solver, resolve=True)]
+def default_name(options: Mapping[str, Any], prompts: Sequence[str], solver: Mapping[str, Any]) -> str:
+    """Of a PNG file in the run's samples folder. Eight hexadecimal digits stand for prompts, checkpoint and solver."""
+    hashed = [list(prompts), options["checkpoint"], solver]
     digits = sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{options.weights}_{options.steps}_steps_guidance_{options.guidance:g}_seed_{options.seed}_{digits}.png"
-    return run.path / "samples" / f"prompted_{name}"
+    weights, steps, guidance, seed = (options[key] for key in ("weights", "steps", "guidance", "seed"))
+    return f"prompted_{weights}_{steps}_steps_guidance_{guidance:g}_seed_{seed}_{digits}.png"

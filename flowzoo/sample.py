@@ -38,12 +38,23 @@ def check(trained: Trained) -> None:
 
 
 def sample(trained: Trained) -> None:
-    from flowzoo.prompted import default_path, sample_prompts
+    from flowzoo.build import instantiate, loop_of, model_of, plain
+    from flowzoo.prompted import default_name, sample_prompts
     from flowzoo.scoring import save_grid
 
-    prompts, options = prompts_of(trained), trained.options
-    images = sample_prompts(trained.cfg, trained.run, options, prompts)
-    out = user_path(options.out) if options.out else default_path(trained.run, options, prompts, trained.cfg.solver)
+    prompts, options, cfg = prompts_of(trained), trained.options, trained.cfg
+    images = sample_prompts(
+        model_of(cfg, trained.run.path, options.checkpoint, options.weights),
+        prompts,
+        n=options.n,
+        steps=options.steps,
+        guidance=float(options.guidance),
+        seed=options.seed,
+        solver=instantiate(cfg.solver),
+        device=loop_of(cfg).device,
+    )
+    kept = trained.run.path / "samples"
+    out = user_path(options.out) if options.out else kept / default_name(vars(options), prompts, plain(cfg.solver))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(out, images, columns=options.n)
     print(f"{len(images)} images, a row a prompt: {out}")

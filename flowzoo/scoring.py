@@ -10,22 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from flowzoo.autoencoders.latents import Latents
-from flowzoo.data.source import Source, shuffled
-from flowzoo.encoders.text import Text, TextEncoders
-from flowzoo.formulation.names import variant_name
+from flowzoo.data.source import shuffled
+from flowzoo.encoders.text import Text
+from flowzoo.job import Evaluation, Job, Setting
 from flowzoo.metrics.clip import clip_score
 from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, no_fid, reference_moments
 from flowzoo.metrics.moments import StackedMoments
 from flowzoo.metrics.protocol import protocol_hash
-from flowzoo.paths import user_path
-from flowzoo.runs.identity import backbone_label, part_identity
-from flowzoo.runs.store import Run, data_of
+from flowzoo.runs.store import data_of
 from flowzoo.sampling.generate import Generator, batches, start_noise
 from flowzoo.training.checkpoint import step_of
 
@@ -34,12 +29,11 @@ AT_ONCE = 4096  # images whose features are computed at once
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One of the paper's sampler settings (sec. 5.1), with one set of weights."""
+class Place:
+    """Where a row belongs: a sampler setting with one set of weights."""
 
     weights: str
-    steps: int
-    guidance: float
+    setting: Setting
 
 
 @cache
@@ -48,28 +42,27 @@ def _say(words: str) -> None:
     print(words, file=sys.stderr)
 
 
-def settings_of(cfg: DictConfig) -> list[Setting]:
+def places_of(evaluation: Evaluation) -> list[Place]:
     """Every setting with every set of weights; the untrained network, a baseline, in the shortest setting alone."""
-    pairs = [(int(s.steps), float(s.guidance)) for s in cfg.evaluation.settings]
+    settings = evaluation.settings
     return [
-        Setting(weights, steps, guidance)
-        for weights in cfg.evaluation.weights
-        for steps, guidance in ([min(pairs)] if weights == "init" else pairs)
+        Place(weights, setting)
+        for weights in evaluation.weights
+        for setting in ([min(settings)] if weights == "init" else settings)
     ]
 
 
-class Evaluation:
+class Judge:
     """What is the same for all settings of all runs that are scored together: prompts, reference, protocol."""
 
-    def __init__(
-        self, cfg: DictConfig, autoencoder: Latents, text: TextEncoders, val: Source, device: torch.device
-    ) -> None:
-        self.cfg, self.autoencoder, self.text, self.val, self.device = cfg, autoencoder, text, val, device
-        autoencoder.to(device)
-        text.to(device)
-        self.extractor = instantiate(cfg.metric).to(device)
-        self.count = cfg.evaluation.samples
-        self.n_reference = min(len(val), cfg.evaluation.reference)
+    def __init__(self, job: Job) -> None:
+        """As any of the jobs says."""
+        evaluation, val = job.evaluation, job.val
+        self.evaluation, self.model, self.val, self.loop = evaluation, job.model, val, job.loop
+        self.device = job.loop.device
+        self.extractor = evaluation.extractor.to(self.device)
+        self.count = evaluation.samples
+        self.n_reference = min(len(val), evaluation.reference)
         least, dim = min(self.count, self.n_reference), self.extractor.dim
         against = f"evaluation.samples={self.count} against {self.n_reference} held-out images: "
         self.no_fid = no_fid(least, dim) and against + no_fid(least, dim)
@@ -83,20 +76,24 @@ class Evaluation:
             )
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
         # all that decides features: what the extractor says of itself, and the class and parameters that made it
-        self.identity = {**self.extractor.identity, "made_by": part_identity(cfg.metric)}
-        kept = user_path(cfg.runs) / ".cache"
+        self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
         self.reference = (
-            None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, self.identity, kept)
+            None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, self.identity, job.cache)
         )
-        self.solver = instantiate(cfg.solver)
         self.protocol = protocol_hash(
             extractor=self.identity,
+            autoencoder=evaluation.made_by.get("autoencoder", {}),
             n_samples=self.count,
             reference=val.fingerprint,
             n_reference=self.n_reference,
             prompts=self.prompts,
-            seed=cfg.evaluation.seed,
+            seed=evaluation.seed,
         )
+
+    def move(self) -> None:
+        """Brings what training may have left elsewhere to the device."""
+        self.model.autoencoder.to(self.device)
+        self.model.text.to(self.device)
 
     def about(self) -> dict[str, Any]:
         """What extractor.json says."""
@@ -118,7 +115,9 @@ class Evaluation:
         """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
         unique = sorted(set(self.prompts))
         at = {prompt: i for i, prompt in enumerate(unique)}
-        parts = [self.text.encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)]
+        parts = [
+            self.model.text.encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)
+        ]
         whole = Text(
             tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
             tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
@@ -126,7 +125,7 @@ class Evaluation:
         return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
 
     def score(
-        self, generator: Generator, steps: int, guidance: float, size: int, progress: Callable[[int], object]
+        self, generator: Generator, setting: Setting, size: int, progress: Callable[[int], object]
     ) -> list["Scores"]:
         """Of each of the generator's M members: all samples of one setting, `size` of each member at once.
 
@@ -134,14 +133,13 @@ class Evaluation:
         """
         moments, clip, length = StackedMoments(), [], []
         shown: list[Tensor] = []
-        edge = self.val.image_size
-        shape = (self.autoencoder.channels, *self.autoencoder.latent_size((edge, edge)))
+        evaluation, autoencoder, shape = self.evaluation, self.model.autoencoder, self.model.latent_shape
         for first, n in batches(self.count, size):
-            noise = start_noise(self.cfg.evaluation.seed, first, n, shape)
+            noise = start_noise(evaluation.seed, first, n, shape)
             prompt = self.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
-            made = generator(noise, prompt, self.text.null(n), steps, guidance)
+            made = generator(noise, prompt, self.model.text.null(n), setting.steps, setting.guidance)
             lead = made.path_length.reshape(-1, n).shape  # [M, n]
-            images = self.autoencoder.decode(made.latents.reshape(-1, *shape))
+            images = autoencoder.decode(made.latents.reshape(-1, *shape))
             parts = [self.extractor.images(images[i : i + k]) for i, k in batches(len(images), AT_ONCE)]
             # uint8 would turn an overflow into a black image and score it
             finite = made.latents.reshape(-1, *shape).isfinite().flatten(1).all(1)
@@ -150,8 +148,8 @@ class Evaluation:
             told = self.prompt_features[first : first + n].expand_as(features)
             clip.append(clip_score(features.flatten(0, 1), told.flatten(0, 1)).reshape(lead))
             length.append(made.path_length.reshape(lead).double())
-            if first < self.cfg.evaluation.grid:
-                shown.append(images.reshape(*lead, *images.shape[1:])[:, : self.cfg.evaluation.grid - first].cpu())
+            if first < evaluation.grid:
+                shown.append(images.reshape(*lead, *images.shape[1:])[:, : evaluation.grid - first].cpu())
             progress(lead.numel())
         nfe, clips, lengths = made.nfe.reshape(-1), torch.cat(clip, 1).mean(1), torch.cat(length, 1).mean(1)
         with warnings.catch_warnings():
@@ -176,50 +174,50 @@ class Scores:
 class Scoring:
     """The rows of one run."""
 
-    def __init__(self, cfg: DictConfig, run: Run, evaluation: Evaluation) -> None:
-        self.cfg, self.run, self.evaluation = cfg, run, evaluation
-        stored = run.config
-        self.as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "metric"))
+    def __init__(self, job: Job, judge: Judge) -> None:
+        self.job, self.run, self.judge, self.as_trained = job, job.run, judge, job.as_trained
 
-    def row(self, setting: Setting, step: int, **numbers: Any) -> dict[str, Any]:
-        cfg, solver = self.cfg, self.evaluation.solver
+    def row(self, place: Place, step: int, **numbers: Any) -> dict[str, Any]:
+        job, solver, setting = self.job, self.judge.evaluation.solver, place.setting
         return {
             "run": self.run.path.name,
-            "variant": variant_name(cfg.path, cfg.sampler, cfg.get("weighting")),
-            "dataset": cfg.data.name,
-            "backbone": backbone_label(cfg),
-            "seed": cfg.seed,
+            "variant": job.variant,
+            "dataset": job.dataset or job.val.name,
+            "backbone": job.backbone_label,
+            "seed": job.seed,
             "step": step,
-            "weights": setting.weights,
+            "weights": place.weights,
             "rule": solver.name,
             "grid": solver.grid.name,
             "shift": solver.shift,
             "steps": setting.steps,
             "guidance": setting.guidance,
-            "n_samples": self.evaluation.count,
-            "protocol": self.evaluation.protocol,
+            "n_samples": self.judge.count,
+            "protocol": self.judge.protocol,
             "data": (data_of(self.run.path) or "")[:8],
             **numbers,
         }
 
-    def missing(self, checkpoint: Path) -> list[Setting]:
-        """The settings without a row of this checkpoint, protocol and solver."""
+    def missing(self, checkpoint: Path) -> list[Place]:
+        """The places without a row of this checkpoint, protocol and solver."""
         keys = ("step", "weights", "steps", "guidance", "rule", "grid", "shift", "protocol")
         have = {tuple(str(row[key]) for key in keys) for row in self.run.rows()}
         step = step_of(checkpoint)
-        rows = ((s, self.row(s, 0 if s.weights == "init" else step)) for s in settings_of(self.cfg))
-        return [s for s, row in rows if tuple(str(row[key]) for key in keys) not in have]
+        rows = ((p, self.row(p, 0 if p.weights == "init" else step)) for p in places_of(self.judge.evaluation))
+        return [p for p, row in rows if tuple(str(row[key]) for key in keys) not in have]
 
     def diverged(self, step: int) -> None:
         """Rows without scores, so that the ranking knows in which settings the variant should have been."""
-        self.run.write_rows([self.row(s, step, fid=None, clip=None, status="diverged") for s in settings_of(self.cfg)])
+        self.run.write_rows(
+            [self.row(p, step, fid=None, clip=None, status="diverged") for p in places_of(self.judge.evaluation)]
+        )
 
-    def write(self, setting: Setting, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
+    def write(self, place: Place, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
         """Keeps the images and the row of one setting; returns the row."""
-        self._save_grid(setting, scores.images)
-        self.run.add_json("extractor.json", self.evaluation.protocol, self.evaluation.about())
+        self._save_grid(place, scores.images)
+        self.run.add_json("extractor.json", self.judge.protocol, self.judge.about())
         row = self.row(
-            setting,
+            place,
             step,
             nfe=scores.nfe,
             fid=scores.fid,
@@ -231,23 +229,24 @@ class Scoring:
         self.run.write_rows([row])
         return row
 
-    def _save_grid(self, setting: Setting, images: Tensor) -> None:
-        """samples/<setting>.png; that with the most steps times guidance, which looks best, is samples/grid.png too.
+    def _save_grid(self, place: Place, images: Tensor) -> None:
+        """samples/<place>.png; that with the most steps times guidance, which looks best, is samples/grid.png too.
 
         Under another solver or protocol than the run was trained with the names say which, and grid.png stays.
         """
-        folder = self.run.path / "samples"
+        folder, judge = self.run.path / "samples", self.judge
+        evaluation = judge.evaluation
         folder.mkdir(exist_ok=True)
-        name = f"{setting.weights}_{setting.steps}_steps_guidance_{setting.guidance:g}"
+        name = f"{place.weights}_{place.setting.steps}_steps_guidance_{place.setting.guidance:g}"
         if not self.as_trained:
-            solver = self.evaluation.solver
-            name += f"_{solver.name}_{solver.grid.name}_shift_{solver.shift:g}_{self.evaluation.protocol}"
+            solver = evaluation.solver
+            name += f"_{solver.name}_{solver.grid.name}_shift_{solver.shift:g}_{judge.protocol}"
         save_grid(folder / f"{name}.png", images)
-        first = self.cfg.evaluation.weights[0]
-        shown = max(settings_of(self.cfg), key=lambda s: (s.weights == first, s.steps * s.guidance))
-        if setting == shown and self.as_trained:
+        first = evaluation.weights[0]
+        shown = max(places_of(evaluation), key=lambda p: (p.weights == first, p.setting.steps * p.setting.guidance))
+        if place == shown and self.as_trained:
             save_grid(folder / "grid.png", images)
-            (folder / "prompts.txt").write_text("\n".join(self.evaluation.prompts[: len(images)]) + "\n")
+            (folder / "prompts.txt").write_text("\n".join(judge.prompts[: len(images)]) + "\n")
 
 
 def save_grid(path: Path, images: Tensor, columns: int = COLUMNS, gap: int = 2) -> None:

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from flowzoo.build import Built, backbone_of, compile_mode_of
 from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.job import Setting, Stack
 from flowzoo.sampling.generate import Generator
-from flowzoo.scoring import Evaluation, Scores, Scoring, Setting
+from flowzoo.scoring import Judge, Place, Scores, Scoring
 from flowzoo.training.checkpoint import BEST, read_row
 
 ROOM = 16  # times evaluation.batch_size images are made at once, over all members
@@ -22,80 +22,80 @@ ROOM = 16  # times evaluation.batch_size images are made at once, over all membe
 class Sampler:
     """Samples and scores sets of weights of one kind of network: as many at once as pays on the device."""
 
-    def __init__(self, evaluation: Evaluation, built: Built, rows: Tensor, places: Sequence[int]) -> None:
-        """`rows` [M, P], each with the formulation of the run at its place in `built`."""
-        self.evaluation, self.built, self.places = evaluation, built, list(places)
-        device = evaluation.device
+    def __init__(self, judge: Judge, stack: Stack, rows: Tensor, places: Sequence[int]) -> None:
+        """`rows` [M, P], each with the formulation of the job at its place in the stack."""
+        self.judge, self.stack, self.places = judge, stack, list(places)
+        device = judge.device
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            self._rows = built.network.holding(rows.to(device)).working().detach()  # as the generator would, once
+            self._rows = stack.network.holding(rows.to(device)).working().detach()  # as the generator would, once
         # On a CPU torch attends one variant after another, and cores have no idle time that several could fill.
         self.at_once = len(rows) if device.type == "cuda" else 1
         self._members: list[int] = []
         self._generator: Generator
 
-    def score(self, members: Sequence[int], steps: int, guidance: float, advance: Any) -> list[Scores]:
+    def score(self, members: Sequence[int], setting: Setting, advance: Any) -> list[Scores]:
         """Of these rows, at most `at_once`, in one setting. Told how many samples are made, `advance` shows it."""
-        evaluation = self.evaluation
+        judge = self.judge
         if list(members) != self._members:
             self._members = list(members)
             every = self._members == list(range(len(self._rows)))
-            network = self.built.network.holding(self._rows if every else self._rows[self._members])
-            network.to(evaluation.device).requires_grad_(False)
-            formulations = [self.built.formulation.formulations[self.places[m]] for m in members]
-            mode = compile_mode_of(evaluation.cfg, evaluation.device)
-            formulation = StackedFormulation(formulations)
-            self._generator = Generator(network, formulation, evaluation.solver, evaluation.device, mode)
-        size = evaluation.cfg.evaluation.batch_size
+            network = self.stack.network.holding(self._rows if every else self._rows[self._members])
+            network.to(judge.device).requires_grad_(False)
+            formulation = StackedFormulation([self.stack.formulation.formulations[self.places[m]] for m in members])
+            self._generator = Generator(
+                network, formulation, judge.evaluation.solver, judge.device, judge.loop.compile_mode
+            )
+        size = judge.evaluation.batch_size
         size = min(size, max(1, ROOM * size // len(members)))
-        return evaluation.score(self._generator, steps, guidance, size, advance)
+        return judge.score(self._generator, setting, size, advance)
 
 
-def score(scorings: Mapping[int, Scoring], built: Built, checkpoint: str, progress: Progress) -> None:
+def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progress: Progress) -> None:
     """Writes every missing row of the runs' checkpoints of this name; of each the same as if it were scored alone.
 
-    `scorings` are keyed by the runs' places in `built`. Raises as `read_row`.
+    `scorings` are keyed by the runs' places in the stack. Raises as `read_row`.
     """
     todo = {i: scoring.missing(scoring.run.path / "checkpoints" / checkpoint) for i, scoring in scorings.items()}
-    pairs = list(dict.fromkeys((i, setting.weights) for i, settings in todo.items() for setting in settings))
+    pairs = list(dict.fromkeys((i, place.weights) for i, places in todo.items() for place in places))
     for scoring in scorings.values():
         scoring.as_trained &= checkpoint == BEST
     if not pairs:
         for scoring in scorings.values():
             progress.console.print(f"{scoring.run.path}: every setting has its row", highlight=False, soft_wrap=True)
         return
-    read = [_row(scorings[i], built, checkpoint, weights) for i, weights in pairs]
+    read = [_row(scorings[i], stack, checkpoint, weights) for i, weights in pairs]
     steps = {pair: step for pair, (_, step) in zip(pairs, read, strict=True)}
-    evaluation = scorings[pairs[0][0]].evaluation
-    sampler = Sampler(evaluation, built, torch.stack([row for row, _ in read]), [i for i, _ in pairs])
+    judge = scorings[pairs[0][0]].judge
+    judge.move()
+    sampler = Sampler(judge, stack, torch.stack([row for row, _ in read]), [i for i, _ in pairs])
     del read
-    by_setting: dict[Any, list[tuple[int, Setting]]] = {}  # as many as pays at once, of one setting
-    for i, settings in todo.items():
-        for setting in settings:
-            apart = (i, setting.weights) if sampler.at_once == 1 else ()
-            by_setting.setdefault((setting.steps, setting.guidance, apart), []).append((i, setting))
+    by_setting: dict[Any, list[tuple[int, Place]]] = {}  # as many as pays at once, of one setting
+    for i, places in todo.items():
+        for place in places:
+            apart = (i, place.weights) if sampler.at_once == 1 else ()
+            by_setting.setdefault((place.setting, apart), []).append((i, place))
     runs = list(scorings.values())
     title = runs[0].run.path.name if len(runs) == 1 else f"{len(runs)} runs"
-    task = progress.add_task(f"sampling {title}", total=evaluation.count * sum(map(len, by_setting.values())))
+    task = progress.add_task(f"sampling {title}", total=judge.count * sum(map(len, by_setting.values())))
     written: list[dict[str, Any]] = []
-    for (n_steps, guidance, _), some in by_setting.items():
-        members = [pairs.index((i, setting.weights)) for i, setting in some]
+    for (setting, _), some in by_setting.items():
+        members = [pairs.index((i, place.weights)) for i, place in some]
         start = time.perf_counter()
-        scores = sampler.score(members, n_steps, guidance, lambda n: progress.advance(task, n))
+        scores = sampler.score(members, setting, lambda n: progress.advance(task, n))
         seconds = (time.perf_counter() - start) / len(some)
-        for (i, setting), one in zip(some, scores, strict=True):
-            written.append(scorings[i].write(setting, steps[i, setting.weights], one, seconds))
+        for (i, place), one in zip(some, scores, strict=True):
+            written.append(scorings[i].write(place, steps[i, place.weights], one, seconds))
         if len(runs) > 1:
             _say_span(progress.console, written[-len(some) :])
     if len(runs) == 1:
         _say_table(progress.console, title, written)
 
 
-def _row(scoring: Scoring, built: Built, checkpoint: str, weights: str) -> tuple[Tensor, int]:
-    """A run's weights [P] and their step; `init`, the untrained network, is made again from the seed."""
-    network = built.network
+def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple[Tensor, int]:
+    """A run's weights [P] and their step; `init` is the network as training found it."""
+    network = stack.network
     if weights == "init":
-        state = backbone_of(scoring.cfg, built.autoencoder, built.text, built.image_size).state_dict()
-        row, step = network.row(state), 0
+        row, step = network.row(scoring.job.model.backbone.state_dict()), 0
     else:
         row, step = read_row(scoring.run.path / "checkpoints" / checkpoint, network, weights)
     return row.to(torch.promote_types(network.flat.dtype, torch.float32)), step

@@ -12,12 +12,12 @@ from flowzoo.runs.signals import stoppable
 
 def run(cfg: DictConfig) -> None:
     """One run from its config to its rows of results; the same call goes on where an earlier one stopped."""
-    stoppable(import_module)("flowzoo.training.job").train_and_score([cfg])  # torch takes seconds
+    stoppable(import_module)("flowzoo.stacks").run_group([cfg])  # torch takes seconds
 
 
 def run_together(cfgs: Sequence[DictConfig]) -> int:
     """Runs with trainer=stacked, many in one program; returns the exit code."""
-    code: int = stoppable(import_module)("flowzoo.training.stacks").run_stacks(cfgs)
+    code: int = stoppable(import_module)("flowzoo.stacks").run_stacks(cfgs)
     return code
 
 

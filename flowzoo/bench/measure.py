@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowzoo.autoencoders.statistics import ChannelStatistics
 from flowzoo.bench.report import Report, machine, spread
 from flowzoo.bench.stopwatch import Stopwatch, synchronize
 from flowzoo.bench.subject import Subject
-from flowzoo.build import autoencoder_of, backbone_of
+from flowzoo.build import autoencoder_of, backbone_of, latents_of
 from flowzoo.encoders.text import TextEncoders
 
 
@@ -105,13 +106,15 @@ def forward_flops(cfg: DictConfig) -> float:
     Counted in a forward pass that computes nothing, attention as its two products. Elementwise work and normalisation
     are not counted.
     """
-    autoencoder = autoencoder_of(cfg, {"mean": [0.0] * 3, "std": [1.0] * 3})
+    autoencoder = autoencoder_of(cfg, image_channels=3)
+    some = [1.0] * autoencoder.channels
+    latents = latents_of(cfg, autoencoder, ChannelStatistics.given(some, some))
     text: TextEncoders = instantiate(cfg.text)
     pixels, counter = cfg.data.source.image_size, FlopCounterMode(display=False)
-    size = autoencoder.latent_size((pixels, pixels))
+    size = latents.latent_size((pixels, pixels))
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        z, label = torch.zeros(1, autoencoder.channels, *size), torch.zeros(1)
-        backbone_of(cfg, autoencoder, text, pixels)(z, label, text.null(1).to("meta"))
+        z, label = torch.zeros(1, latents.channels, *size), torch.zeros(1)
+        backbone_of(cfg, latents, text, pixels)(z, label, text.null(1).to("meta"))
     return float(counter.get_total_flops())
 
 

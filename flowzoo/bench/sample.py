@@ -78,9 +78,9 @@ def measure(args: Namespace, report: Report) -> int:
 
         from flowzoo.bench.measure import Measure, forward_flops, peak_gib
         from flowzoo.bench.scored import scored
-        from flowzoo.build import device_of
+        from flowzoo.build import loop_of
 
-        bench = Measure(args, report, device_of(cfgs[0]))
+        bench = Measure(args, report, loop_of(cfgs[0]).device)
         bench.product()
         flops = forward_flops(cfgs[0])
         rates: dict[str, float] = {}

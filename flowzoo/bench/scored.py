@@ -3,18 +3,17 @@
 import os
 import time
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
-from flowzoo.build import Built, build, device_of, source_of
-from flowzoo.runs.store import Run
-from flowzoo.scoring import Evaluation, Scoring, Setting
+from flowzoo.build import jobs_of
+from flowzoo.job import Job, Setting, Stack
+from flowzoo.scoring import Judge, Place, Scoring
 from flowzoo.scoring_loop import score
 from flowzoo.training.checkpoint import BEST, save_weights, weights_of
-from flowzoo.training.ema import EMA
 
 
 class Row(NamedTuple):
@@ -42,35 +41,35 @@ class Clock:
 class ClockedScoring(Scoring):
     """Tells a clock of each row that it has written."""
 
-    def __init__(self, cfg: DictConfig, run: Run, evaluation: Evaluation, clock: Clock) -> None:
-        super().__init__(cfg, run, evaluation)
+    def __init__(self, job: Job, judge: Judge, clock: Clock) -> None:
+        super().__init__(job, judge)
         self.clock = clock
 
-    def write(self, setting: Setting, *scored: Any) -> dict[str, Any]:
-        row = super().write(setting, *scored)
-        self.clock.note(setting, row["nfe"])
+    def write(self, place: Place, *scored: Any) -> dict[str, Any]:
+        row = super().write(place, *scored)
+        self.clock.note(place.setting, row["nfe"])
         return row
 
 
 def scored(cfgs: Sequence[DictConfig]) -> list[Row]:
     """All runs in one program, each raw and EMA."""
-    runs = [Run.create(cfg) for cfg in cfgs]
-    built = build(cfgs, [run.path for run in runs], source_of(cfgs[0], "train"))
-    _seem_trained(cfgs[0], runs, built)
-    evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, source_of(cfgs[0], "val"), device_of(cfgs[0]))
-    clock = Clock()
-    scorings = {i: ClockedScoring(cfgs[i], run, evaluation, clock) for i, run in enumerate(runs)}
-    score(scorings, built, BEST, Progress(disable=True))
+    jobs = jobs_of(cfgs)
+    for job in jobs:
+        job.run.make(job.config, job.variant)
+    stack = Stack(jobs)
+    _seem_trained(stack)
+    judge, clock = Judge(jobs[0]), Clock()
+    scorings = {i: ClockedScoring(job, judge, clock) for i, job in enumerate(jobs)}
+    score(scorings, stack, BEST, Progress(disable=True))
     return clock.rows
 
 
-def _seem_trained(cfg: DictConfig, runs: Sequence[Run], built: Built) -> None:
+def _seem_trained(stack: Stack) -> None:
     """The runs share one file of initial weights."""
-    rows = built.network.flat.detach()[:1]
-    average: EMA = instantiate(cfg.ema)
+    rows, average = stack.network.flat.detach()[:1], copy(stack.first.ema)
     average.start(rows)
-    best = runs[0].path / "checkpoints" / BEST
-    save_weights(best, weights_of(built.network, {"weights": rows, "ema": average.state()}, 0), 1, 0.0)
-    for run in runs[1:]:
-        (run.path / "checkpoints").mkdir(exist_ok=True)
-        os.link(best, run.path / "checkpoints" / BEST)
+    first, *others = [run.path / "checkpoints" / BEST for run in stack.runs]
+    save_weights(first, weights_of(stack.network, {"weights": rows, "ema": average.state()}, 0), 1, 0.0)
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        os.link(first, path)

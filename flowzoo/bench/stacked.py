@@ -58,18 +58,19 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.bench.plain import flowzoo_step, taking
         from flowzoo.bench.processes import together
         from flowzoo.bench.subject import Subject
-        from flowzoo.build import build, compile_mode_of, device_of, source_of
+        from flowzoo.build import jobs_of, loop_of
 
-        device = device_of(cfg)
+        loop = loop_of(cfg)
+        device = loop.device
         peers = check_graphs(args, peers, device, report)
-        ours = mode_of(args, compile_mode_of(cfg, device))
+        ours = mode_of(args, loop.compile_mode)
         there = len(gpus()) if device.type == "cuda" else args.gpus
         if args.gpus > there:
             raise ValueError(f"--gpus {args.gpus}: allowed is at most {there}, as many as there are")
         bench = Measure(args, report, device)
         bench.product()
         (folder / "one").mkdir()
-        fresh = lambda: build([cfg], [folder / "one"], source_of(cfg, "train"))  # noqa: E731
+        fresh = lambda: jobs_of([cfg], [folder / "one"])[0]  # noqa: E731
         flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
@@ -107,7 +108,7 @@ def measure(args: Namespace, report: Report) -> int:
                     del solo
             elif peer in MODES:
                 mode = MODES[peer]
-                run = taking(flowzoo_step, cfg, fresh, device, mode)
+                run = taking(flowzoo_step, fresh, device, mode)
                 with fused.without():
                     rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
             else:
@@ -153,15 +154,15 @@ def plain(ready: Callable[[], object], text: str, folder: str, mode: str, *laps:
     from flowzoo.backbones import fused
     from flowzoo.bench.plain import flowzoo_step
     from flowzoo.bench.stopwatch import Stopwatch
-    from flowzoo.build import build, device_of
+    from flowzoo.build import jobs_of
 
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)
-    cfg = _read(text)
-    device = device_of(cfg)
+    (job,) = jobs_of([_read(text)], [Path(folder)])
+    device = job.loop.device
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
     with fused.without():
-        watch.run(flowzoo_step(cfg, build([cfg], [Path(folder)]), device, MODES[mode]), device)
+        watch.run(flowzoo_step(job, device, MODES[mode]), device)
     return watch.rate
 
 

@@ -46,15 +46,16 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.bench.measure import Measure, training_flops
         from flowzoo.bench.plain import diffusers_step, flowzoo_step, taking
         from flowzoo.bench.subject import Subject
-        from flowzoo.build import build, compile_mode_of, device_of, source_of
+        from flowzoo.build import jobs_of, loop_of
 
-        device = device_of(cfg)
+        loop = loop_of(cfg)
+        device = loop.device
         peers = check_graphs(args, peers, device, report)
         bench = Measure(args, report, device)
         bench.product()
         path = Path(folder) / "bench"
         path.mkdir()
-        fresh = lambda: build([cfg], [path], source_of(cfg, "train"))  # noqa: E731
+        fresh = lambda: jobs_of([cfg], [path])[0]  # noqa: E731
         flops = training_flops(cfg)
         rates: dict[str, float | None] = {}
 
@@ -66,7 +67,7 @@ def measure(args: Namespace, report: Report) -> int:
             for loop, run in (("bare", subject.bare), ("lightning", subject.lightning)):
                 rates[f"{name}-{loop}"] = bench.time(run, flops, measure=name, loop=loop, compile=mode)
 
-        chosen = mode_of(args, compile_mode_of(cfg, device))
+        chosen = mode_of(args, loop.compile_mode)
         with report.measuring(measure="ours"):
             both("ours", chosen)
         bench.clear()
@@ -76,13 +77,13 @@ def measure(args: Namespace, report: Report) -> int:
                     both(peer, None)
                 elif peer in OF_PLAIN:
                     mode = MODES[OF_PLAIN[peer]]
-                    run = taking(flowzoo_step, cfg, fresh, device, mode)
+                    run = taking(flowzoo_step, fresh, device, mode)
                     rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
                 elif find_spec("diffusers") is None:
                     report.skipped(peer, "not installed")
                 else:
                     mode = MODES[OF_DIFFUSERS[peer]]
-                    run = taking(diffusers_step, cfg, fresh, device, mode)
+                    run = taking(diffusers_step, fresh, device, mode)
                     rates[peer] = bench.time(run, flops, peer=peer, loop="plain", compile=mode)
             bench.clear()
         ours = rates.get("ours-lightning")

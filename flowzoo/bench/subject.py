@@ -1,6 +1,7 @@
 """flowzoo's own training, under Lightning as `flowzoo.train` runs it, and the same program in a bare loop."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from omegaconf import DictConfig
 
 from flowzoo.bench.profile import profiled
 from flowzoo.bench.stopwatch import ClockedRun, Enough, Stopwatch
-from flowzoo.build import build, device_of, source_of
-from flowzoo.runs.store import Run
+from flowzoo.build import jobs_of
+from flowzoo.job import Stack
 from flowzoo.training.fit import program_of, train_program
 from flowzoo.training.processes import Alone
 
@@ -18,25 +19,22 @@ class Subject:
     """A program that trains the runs of `cfgs`, which have one seed, as `flowzoo.training.fit` makes it."""
 
     def __init__(self, cfgs: Sequence[DictConfig], folder: Path, compile_mode: str | None) -> None:
-        self.cfgs, self.folders = cfgs, [folder / str(i) for i in range(len(cfgs))]
-        for path in self.folders:
+        folders = [folder / str(i) for i in range(len(cfgs))]
+        for path in folders:
             path.mkdir(parents=True, exist_ok=True)
-        cfg, self.device = cfgs[0], device_of(cfgs[0])
-        train, val = source_of(cfg, "train"), source_of(cfg, "val")
-        built = build(cfgs, self.folders, train)
-        self.program = program_of(cfgs, built, train, val, compile_mode)
+        self.jobs = jobs_of(cfgs, folders)
+        self.device = self.jobs[0].loop.device
+        self.program = program_of(Stack(self.jobs), compile_mode)
 
     def lightning(self, watch: Stopwatch) -> None:
         """The whole real path: loader, Lightning, records, average; no validation and no checkpoint within the laps.
 
         KeyboardInterrupt where a signal ended the training, which then saves and returns as it always does.
         """
-        cfgs = [cfg.copy() for cfg in self.cfgs]
-        for cfg in cfgs:
-            cfg.trainer.log_every = watch.steps
-        runs = [ClockedRun(self.folders[0], watch), *map(Run, self.folders[1:])]
+        jobs = [replace(job, loop=replace(job.loop, log_every=watch.steps)) for job in self.jobs]
+        jobs[0] = replace(jobs[0], run=ClockedRun(jobs[0].run.path, watch))
         try:
-            outcome = train_program(cfgs, runs, self.program, resume=False)
+            outcome = train_program(jobs, self.program, resume=False)
         except Enough:
             self.program.end()  # which Lightning leaves out where training ends by an exception
         else:

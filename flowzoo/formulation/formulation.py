@@ -88,20 +88,21 @@ class Formulation:
         sampler: TimestepSampler,
         loss: Loss | None = None,
         weighting: Weighting | None = None,
+        name: str = "",
     ) -> None:
-        """loss None: the target's own; weighting None: none."""
+        """loss None: the target's own; weighting None: none. `name` is the printed one, see names.py."""
         loss, weighting = loss or OnTarget(), weighting or Plain()
-        name = type(schedule).__name__
+        kind = type(schedule).__name__
         if schedule.fixed_law and not (isinstance(sampler, Uniform) and sampler.shift == 1):
             other = type(sampler).__name__
-            raise ValueError(limits.no_other_law(name, other if not isinstance(sampler, Uniform) else "a shift"))
+            raise ValueError(limits.no_other_law(kind, other if not isinstance(sampler, Uniform) else "a shift"))
         predicted, measured = type(target).__name__, type(loss).__name__
-        if loss.clip is None and limits.diverges(name, predicted, measured):
-            raise ValueError(limits.no_clip(name, predicted, measured))
+        if loss.clip is None and limits.diverges(kind, predicted, measured):
+            raise ValueError(limits.no_clip(kind, predicted, measured))
         if not isinstance(weighting, Plain) and not isinstance(loss, OnTarget):
             raise ValueError(limits.no_weighting_of_a_loss(type(weighting).__name__, measured))
         self.schedule, self.target, self.sampler = schedule, target, sampler
-        self.loss, self.weighting = loss, weighting
+        self.loss, self.weighting, self.name = loss, weighting, name
         self.sigma_start = schedule.sigma_start
         # eps where a = 0 says nothing about x0: such a path starts where EDM does
         if not (self.at_sigma(self.sigma_start).determinant.abs() > 0).all():

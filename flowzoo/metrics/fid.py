@@ -80,7 +80,7 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 def reference_moments(
-    extractor: ClipExtractor, source: Source, n: int, identity: Mapping[str, Any], cache: Path
+    extractor: ClipExtractor, source: Source, n: int, identity: Mapping[str, Any], cache: Path | None = None
 ) -> Moments:
     """Moments of `n` evenly spaced images of `source`, computed once.
 
@@ -90,16 +90,18 @@ def reference_moments(
     if not 0 < n <= len(source):
         raise ValueError(f"a reference of n={n} images; allowed: 1 to {len(source)}, the images of {source.name}")
     key = json.dumps([dict(identity), source.fingerprint, n], sort_keys=True)
-    path = cache / f"moments-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
-    if path.is_file():
+    path = cache / f"moments-{sha256(key.encode()).hexdigest()[:20]}.safetensors" if cache else None
+    if path and path.is_file():
         return Moments.load(path)
     moments = Moments(extractor.dim)
     # Evenly spaced, because folders are sorted by class.
     indices = [i * len(source) // n for i in range(n)]
     for first in range(0, n, _CHUNK):
         moments.update(extractor.images(torch.from_numpy(source.images(indices[first : first + _CHUNK]))))
+    if path is None:
+        return moments
     with suppress(OSError, SafetensorError):  # beside a run that was moved one may not write; then it is computed again
-        cache.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         moments.save(part)
         part.replace(path)

@@ -9,6 +9,7 @@ from typing import Any
 def protocol_hash(
     *,
     extractor: Mapping[str, Any],
+    autoencoder: Mapping[str, Any],
     n_samples: int,
     reference: str,
     n_reference: int,
@@ -23,9 +24,11 @@ def protocol_hash(
     Args:
         extractor: all that decides features: what it says of itself (name, weights' sha256, resize, dtype, dim), and
             its class with all parameters, `flowzoo.runs.identity.part_identity`.
+        autoencoder: its class with all parameters. What is fitted to images or measured is left out: the training data,
+            a column, decide it, and it is rounded otherwise on another machine.
         reference, n_reference: fingerprint of the set that FID compares with, and how many of its images.
         prompts: in order.
         seed: of the start noise.
     """
-    parts = [dict(extractor), n_samples, reference, n_reference, list(prompts), seed]
+    parts = [dict(extractor), dict(autoencoder), n_samples, reference, n_reference, list(prompts), seed]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]

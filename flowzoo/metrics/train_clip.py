@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from torch import Tensor, nn
 
-from flowzoo.data.opening import opened
+from flowzoo.build import opened
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
@@ -174,7 +174,7 @@ def prepare(cfg: DictConfig) -> Prepared:
     output = _checked_output(values["output"])
     if values["compile"]:
         check_compiler("cuda" if torch.cuda.is_available() else "cpu", "compile=true", "compile=false")
-    source, held_out = opened(cfg.data, **values["clip"]["source"])
+    source, held_out = opened(cfg, **values["clip"]["source"])
     if source.channels != 3:
         raise ValueError(f"data {source.name} has {source.channels} channels; allowed: 3")
     vision = architecture["vision_cfg"]

@@ -19,7 +19,7 @@ from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import BESIDE, check_keys
 from flowzoo.runs.signatures import signature_of
-from flowzoo.runs.store import explained
+from flowzoo.runs.store import RunError, explained
 from flowzoo.runs.text import check_text
 
 
@@ -284,10 +284,12 @@ def _at(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
 
 def check_optimizer(cfg: DictConfig) -> None:
     """Raises RunError for an optimiser of one's own: the run would be trained by another in silence."""
-    if not str(cfg.optimizer.get("_target_")).startswith("flowzoo."):  # torch is imported for others alone
-        from flowzoo.training.fit import check_optimizer
+    target = str(cfg.optimizer.get("_target_"))
+    if not target.startswith("flowzoo."):
+        from flowzoo.training.optimizer import is_ours, not_ours
 
-        check_optimizer(cfg)
+        if not is_ours(_located("optimizer", target)):
+            raise RunError(not_ours(target))
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:
@@ -304,9 +306,8 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     dual, depth = backbone.get("dual_attention", 0), backbone.get("depth")
     if depth and dual > depth:
         raise ValueError(f"backbone.dual_attention={dual}: allowed is 0 to backbone.depth={depth}")
-    size, patch = values["data"].get("source", {}).get("image_size"), backbone.get("patch_size")
-    if size and patch and size % patch:
-        raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of data.source.image_size={size}")
+    if size := values["data"].get("source", {}).get("image_size"):
+        check_patches(values, size)
     devices = trainer.get("devices")
     if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
         raise ValueError(
@@ -321,6 +322,16 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
                 f"trainer.batch_size={trainer['batch_size']}: allowed is a multiple of the {processes} processes "
                 "(trainer.devices times trainer.num_nodes)"
             )
+
+
+def check_patches(values: Mapping[str, Any] | DictConfig, size: int) -> None:
+    """Raises ValueError where images of `size` pixels are not cut by the autoencoder's factor and the patches."""
+    factor, patch = values["autoencoder"].get("factor", 1), values["backbone"].get("patch_size")
+    if size % factor:
+        raise ValueError(f"autoencoder.factor={factor}: allowed is a divisor of {size}, the image size")
+    seen = f"{size // factor}, the image size" + (f" {size} over autoencoder.factor={factor}" if factor > 1 else "")
+    if patch and size // factor % patch:
+        raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of {seen}")
 
 
 def _check_files(values: Mapping[str, Any]) -> None:
@@ -435,7 +446,7 @@ def _try_formulation(cfg: DictConfig) -> None:
     from flowzoo.build import formulation_of
 
     try:
-        formulation = formulation_of(cfg, {"deviation": 1.0})
+        formulation = formulation_of(cfg, 1.0)
         formulation.density(formulation.coefficients(torch.tensor([0.25, 0.75])).t)
         instantiate(cfg.solver).sample(lambda z, c: torch.zeros_like(z), formulation, torch.ones(1, 1), steps=2)
     except (InstantiationException, TypeError) as error:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 # A run folder.
 CONFIG, STATUS, METRICS, RESULTS = "config.yaml", "status.json", "metrics.jsonl", "results.csv"
-DATA = "data.json"  # size, mean and deviation of the training images, and their fingerprint
+DATA = "data.json"  # size and channels of the training images, and their fingerprint
+AUTOENCODER = "autoencoder.safetensors"  # statistics of the latents, and what was fitted to the training images
 # A sweep's folder: the plan of a sweep, the trials of a search; the page of a report, in whatever folder it was made.
 PLAN, TRIALS, REPORT = "plan.jsonl", "trials.csv", "report.html"
 SEARCH = "study.json"  # the study's name in its storage, and its objectives

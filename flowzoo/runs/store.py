@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowzoo import __version__
 from flowzoo.runs.files import Refused, RunError, create, explained, read_bytes, regular, replace, saying
-from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.identity import Config, run_folder, run_variant
 from flowzoo.runs.layout import (
     CONFIG,
     DATA,
@@ -67,13 +67,17 @@ class Run:
         have trained it since we looked.
         """
         run = cls(run_folder(cfg))
-        with saying(f"cannot create the run folder {run.path}"):
-            run.path.mkdir(parents=True, exist_ok=True)
-        if not (run.path / CONFIG).exists():
-            create(run.path / CONFIG, _text_of(cfg))
-        if run.state is None:
-            create(run.path / STATUS, _json(_status({}, "queued", variant=run_variant(cfg))))
+        run.make(cfg, run_variant(cfg))
         return run
+
+    def make(self, config: Config | None, variant: str) -> None:
+        """As `create`, where the folder is known; a run without a config is one that a script made."""
+        with saying(f"cannot create the run folder {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if config is not None and not (self.path / CONFIG).exists():
+            create(self.path / CONFIG, _text_of(config))
+        if self.state is None:
+            create(self.path / STATUS, _json(_status({}, "queued", variant=variant)))
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -99,9 +103,9 @@ class Run:
         OmegaConf.set_struct(cfg, True)
         return cfg
 
-    def set_config(self, cfg: DictConfig) -> None:
+    def set_config(self, config: Config) -> None:
         """Replaces config.yaml, resolved: for who holds the lock. A finished run's says how its rows came about."""
-        self._replace(CONFIG, _text_of(cfg))
+        self._replace(CONFIG, _text_of(config))
 
     # status.json
 
@@ -231,8 +235,16 @@ class Run:
         replace(self.path / name, content)
 
 
-def _text_of(cfg: DictConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+def resolved(config: Config) -> dict[str, Any]:
+    """A config as plain values. What is missing raises OmegaConf's errors."""
+    if not isinstance(config, DictConfig):
+        return dict(config)
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return values
+
+
+def _text_of(config: Config) -> str:
+    return OmegaConf.to_yaml(resolved(config))
 
 
 def _json(content: Any) -> str:

@@ -17,7 +17,7 @@ class EMA:
 
     shadow: Tensor  # [V, P]
 
-    def __init__(self, every: int, decay: float, bias_correction: bool) -> None:
+    def __init__(self, every: int = 100, decay: float = 0.99, bias_correction: bool = True) -> None:
         self.every, self.decay, self.bias_correction = every, decay, bias_correction
         self.updates = 0
 

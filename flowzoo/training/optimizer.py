@@ -15,12 +15,12 @@ from flowzoo.training.adamw import adamw_step
 class Optimizer:
     """AdamW with linear warm-up (paper, sec. B.3), then linear decay to `decay_to` times the rate at the last step."""
 
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    warmup_steps: int
-    decay_to: float
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_steps: int = 1000
+    decay_to: float = 1.0
 
     def factor(self, step: int, steps: int) -> float:
         """The factor on `lr` for the step that follows `step` finished ones."""

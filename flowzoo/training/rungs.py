@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
-from omegaconf import DictConfig
-
 from flowzoo.runs.store import Run
 
 FILE = "rungs.json"
@@ -41,11 +39,6 @@ class Rungs:
 def verdict(run: Run, images: int) -> bool | None:
     """Whether the run goes on from a rung; None where that is not decided yet."""
     return _known(run).get(str(images), {}).get("kept")
-
-
-def is_stopped(cfg: DictConfig, run: Run) -> bool:
-    """Whether an earlier attempt was stopped at a rung. Without conf/halving it goes on."""
-    return cfg.get("halving") is not None and run.state == "stopped"
 
 
 def record(run: Run, images: int, group: str, fid: float) -> None:

@@ -5,18 +5,16 @@ import shutil
 
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig
 
-from flowzoo.build import compile_mode_of, device_of, processes_of
 from flowzoo.runs.store import Unfit
+from flowzoo.training.loop import Loop
 
 
-def check_here(cfg: DictConfig) -> None:
+def check_here(loop: Loop) -> None:
     """Raises Unfit for a run that this machine cannot train, before anything is written."""
-    device = device_of(cfg)
-    environments_of(cfg)
-    if compile_mode_of(cfg, device) is not None:
-        check_compiler(device.type, f"trainer.compile={str(cfg.trainer.compile).lower()}", "trainer.compile=false")
+    environments_of(loop)
+    if loop.compile_mode is not None:
+        check_compiler(loop.device.type, f"trainer.compile={str(loop.compile).lower()}", "trainer.compile=false")
 
 
 def check_compiler(device: str, asked: str, instead: str) -> None:
@@ -26,19 +24,19 @@ def check_compiler(device: str, asked: str, instead: str) -> None:
         raise Unfit(f"{asked}: there is no compiler here ({', '.join(names)}); allowed is {instead}")
 
 
-def environments_of(cfg: DictConfig) -> list[ClusterEnvironment]:
+def environments_of(loop: Loop) -> list[ClusterEnvironment]:
     """The plugins that tell Lightning's Trainer of the other processes; none where Lightning finds out by itself.
 
     By itself it takes the tasks of a SLURM job for the processes of any run in that job. Raises Unfit for a number of
     tasks with which the processes would wait for each other.
     """
-    processes = processes_of(cfg)
+    processes = loop.processes
     if processes == 1:
         rank_zero_only.rank = 0  # type: ignore[attr-defined]  # it was SLURM's number of this task
         return [LightningEnvironment()]
     if "SLURM_JOB_ID" not in os.environ:
         return []
-    nodes = cfg.trainer.num_nodes
+    nodes = loop.num_nodes
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun; a batch script is one process
     if tasks == processes:
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(processes // nodes))  # Lightning refuses --ntasks alone
@@ -46,6 +44,6 @@ def environments_of(cfg: DictConfig) -> list[ClusterEnvironment]:
     if tasks == nodes == 1:
         return [LightningEnvironment()]
     raise Unfit(
-        f"trainer.devices={cfg.trainer.devices} and trainer.num_nodes={nodes} in a SLURM step of {tasks} tasks: "
+        f"trainer.devices={loop.devices} and trainer.num_nodes={nodes} in a SLURM step of {tasks} tasks: "
         f"allowed is a task for each device, srun --nodes={nodes} --ntasks-per-node={processes // nodes}"
     )

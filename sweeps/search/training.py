@@ -88,9 +88,10 @@ class Training:
             raise Busy(f"{run.path} is in other hands")
         row = self._row(cfg, run)
         if row is None:
-            from flowzoo.training.job import score_trained
+            from flowzoo.build import trained_job
+            from flowzoo.training.lifecycle import score_trained
 
-            score_trained(cfg, run, "best")
+            score_trained(trained_job(cfg, run.path), "best")
             row = self._row(cfg, run)
             assert row is not None
         return Verdict({name: row[name] for name in metrics_of(row)}, run=run.path.name)
@@ -112,7 +113,7 @@ def _train(cfgs: Sequence[DictConfig]) -> None:
     if not cfgs:
         return
     if is_stacked(cfgs[0]):
-        from flowzoo.training.stacks import run_stacks
+        from flowzoo.stacks import run_stacks
 
         if run_stacks(cfgs) == 130:
             raise KeyboardInterrupt

@@ -2,15 +2,12 @@ import re
 import shutil
 from typing import Any
 
-import torch
-from hydra.utils import instantiate
-
-from flowzoo.build import autoencoder_of, source_of
+from flowzoo.build import jobs_of
 from flowzoo.content import SHIPPED
 from flowzoo.metrics.extractor import Extractor
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.runs.config import compose_jobs, config_loader
-from flowzoo.scoring import Evaluation
+from flowzoo.scoring import Judge
 
 BASE: dict[str, Any] = {
     "extractor": {"name": "a", "weights_sha256": "0", "resize": "bicubic", "dtype": "float32", "dim": 64},
@@ -58,9 +55,8 @@ def test_all_that_makes_a_metric_is_part_of_the_protocol(tmp_path):
         few = ["evaluation=quick", "evaluation.samples=66", "evaluation.reference=66"]
         with config_loader() as loader:
             (cfg,) = compose_jobs(loader, "train", [*small, *few, *words], multirun=False)
-        text, val = instantiate(cfg.text), source_of(cfg, "val")
-        device = torch.device("cpu")
-        return Evaluation(cfg, autoencoder_of(cfg, {"mean": [0.5], "std": [0.5]}), text, val, device).protocol
+        (job,) = jobs_of([cfg])
+        return Judge(job).protocol
 
     own = [f"metric._target_={__name__}.Blurred", "+metric.sigma=1"]
     one, other = protocol(*own), protocol(*own[:1], "+metric.sigma=2.0")

@@ -1,14 +1,17 @@
 """The statistics of the training images stay with a run, and a run stays with its images."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from flowzoo.build import build, source_of, statistics_of
+from flowzoo.build import jobs_of, source_of
 from flowzoo.data import shapes
 from flowzoo.runs.config import compose_jobs, config_loader
-from flowzoo.runs.store import Run, RunError, data_of
-from flowzoo.training.stacks import _on_these_data
+from flowzoo.runs.identity import run_folder
+from flowzoo.runs.store import RunError, data_of
+from flowzoo.stacks import _on_these_data
+from flowzoo.training.lifecycle import keep_data
 
 SMALL = ["text=words", "data.source.size=64", "data.source.image_size=16", "backbone.depth=1", "backbone.width=64"]
 
@@ -21,38 +24,57 @@ def cfgs(tmp_path):
 
 @pytest.fixture
 def folders(cfgs):
-    return [Run.create(cfg).path for cfg in cfgs]
+    return [run_folder(cfg) for cfg in cfgs]
+
+
+def begun(cfgs):
+    """As the first step of training leaves them."""
+    for job in jobs_of(cfgs):
+        job.run.make(job.config, job.variant)
+        keep_data(job)
+
+
+def test_building_writes_nothing(cfgs, tmp_path):
+    assert len(jobs_of(cfgs)) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_refuses_other_images_and_names_both(cfgs, folders, monkeypatch):
-    before = statistics_of(cfgs[0], folders[0], source_of(cfgs[0], "train"))
-    assert statistics_of(cfgs[0], folders[0], source_of(cfgs[0], "train")) == before
-    assert data_of(folders[0]) == before["fingerprint"]
+    begun(cfgs[:1])
+    before = data_of(folders[0])
+    assert jobs_of(cfgs[:1])[0].statistics == json.loads((folders[0] / "data.json").read_text())
     monkeypatch.setattr(shapes, "VERSION", 2)  # as if the images were replaced
     train = source_of(cfgs[0], "train")
     with pytest.raises(RunError) as told:
-        statistics_of(cfgs[0], folders[0], train)
-    assert all(word in str(told.value) for word in (train.fingerprint[:8], before["fingerprint"][:8], "allowed: "))
+        jobs_of(cfgs[:1])
+    assert all(word in str(told.value) for word in (train.fingerprint[:8], before[:8], "allowed: "))
     assert "\n" not in str(told.value)
-    assert statistics_of(cfgs[0], folders[0]) == before
+    assert data_of(folders[0]) == before != train.fingerprint
+
+
+def test_jobs_made_by_hand_refuse_other_images_too(cfgs, folders, monkeypatch):
+    begun(cfgs[:1])
+    (job,) = jobs_of(cfgs[:1])
+    monkeypatch.setattr(shapes, "VERSION", 2)
+    with pytest.raises(RunError, match="trained on other images"):
+        keep_data(replace(job, train=source_of(cfgs[0], "train")))
 
 
 def test_a_stack_does_not_mix_images(cfgs, folders, monkeypatch):
-    statistics_of(cfgs[0], folders[0], source_of(cfgs[0], "train"))
+    begun(cfgs[:1])
     monkeypatch.setattr(shapes, "VERSION", 2)
     train = source_of(cfgs[0], "train")
     for order in ((0, 1), (1, 0)):
         with pytest.raises(RunError, match="holds other training data"):
-            build([cfgs[i] for i in order], [folders[i] for i in order], train)
-    build(cfgs[1:], folders[1:], train)
+            jobs_of([cfgs[i] for i in order])
+    begun(cfgs[1:])
     assert data_of(folders[1]) == data_of(folders[2]) == train.fingerprint != data_of(folders[0])
-    with pytest.raises(RunError, match="was trained on other data than"):
-        build(cfgs, folders)
     going, refused = _on_these_data(cfgs)
     assert (going, [cfg for cfg, _ in refused]) == (cfgs[1:], cfgs[:1])
 
 
 def test_statistics_that_tell_no_fingerprint_are_no_answer(cfgs, folders):
+    folders[0].mkdir(parents=True)
     (folders[0] / "data.json").write_text(json.dumps({"mean": [0.5], "std": [0.5], "deviation": 1.0}))
     with pytest.raises(RunError, match=r"cannot read .*data\.json: .*fingerprint.*; allowed: "):
-        statistics_of(cfgs[0], folders[0], source_of(cfgs[0], "train"))
+        jobs_of(cfgs[:1])

@@ -8,10 +8,11 @@ import zipfile
 
 import pytest
 
+from flowzoo.build import evaluation_of
 from flowzoo.runs.lock import LOCK
 from flowzoo.runs.signals import STOPS
 from flowzoo.runs.store import Run
-from flowzoo.scoring import settings_of
+from flowzoo.scoring import places_of
 from sweeps.__main__ import main
 from sweeps.check import damage, problems
 from sweeps.definition import Sweep
@@ -33,7 +34,7 @@ def manifest(plan, tmp_path, monkeypatch) -> Manifest:
     cfg = plan.runs[0].cfg
     run = Run.create(cfg)
     run.set_status("done", step=cfg.trainer.steps, steps=cfg.trainer.steps)
-    run.write_rows([vars(setting) for setting in settings_of(cfg)])
+    run.write_rows([{"weights": p.weights, **vars(p.setting)} for p in places_of(evaluation_of(cfg))])
     run.append_metrics({"step": 1})
     (run.path / "checkpoints").mkdir()
     for name in ("last", "best"):

@@ -23,8 +23,8 @@ from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run
+from flowzoo.stacks import run_group
 from flowzoo.training.checkpoint import LAST, read_weights
-from flowzoo.training.job import train_and_score
 
 FILE = Path(__file__).with_suffix(".json")
 STEPS = 20
@@ -53,7 +53,7 @@ def train(backbone: str, precision: str, folder: Path, *words: str) -> dict[str,
     words = (f"variant={RUNS[backbone]}", f"backbone={backbone}", f"trainer.precision={precision}", *words)
     with config_loader() as loader:
         (cfg,) = map(alone, compose_jobs(loader, "train", [*WORDS, *words, f"runs={folder}"], multirun=True))
-    train_and_score([cfg])
+    run_group([cfg])
     run = Run.open(run_folder(cfg))
     records, (row,) = run.metrics(), run.rows()
     raw, ema = (read_weights(run.path / "checkpoints" / LAST, weights)[0] for weights in ("raw", "ema"))

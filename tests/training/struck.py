@@ -20,8 +20,8 @@ from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.lock import LOCK
 from flowzoo.runs.signals import handing_on
 from flowzoo.runs.store import FINISHED, Run, attempt
+from flowzoo.stacks import run_stacks
 from flowzoo.training import checkpoint
-from flowzoo.training.stacks import run_stacks
 
 WORDS = ["trainer.steps=60", "trainer.val_every=10", "trainer.checkpoint_every=2", "trainer.log_every=1"]
 KINDS = {"alone": ["path=rf"], "stack": ["path=rf,v_cos", "trainer=stacked", "stack.processes=1"]}

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run, RunError, attempt
+from flowzoo.stacks import run_stacks
 from flowzoo.train import run as run_one
 from flowzoo.training import checkpoint
-from flowzoo.training.stacks import run_stacks
 
 WORDS = ("trainer.steps=6", "trainer.checkpoint_every=2", "trainer.val_every=3")
 

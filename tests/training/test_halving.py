@@ -13,9 +13,9 @@ from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
+from flowzoo.stacks import run_group
 from flowzoo.training import halving
 from flowzoo.training.fit import step_of
-from flowzoo.training.job import train_and_score
 from flowzoo.training.rungs import FILE
 
 SHORT = ["trainer.steps=6", "trainer.val_every=3", "trainer.checkpoint_every=4", "evaluation.weights=[ema]"]
@@ -81,7 +81,7 @@ def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch, cfg: DictConfig) -> 
     with monkeypatch.context() as patch:
         patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == step)
         with pytest.raises(Interrupted):
-            train_and_score([cfg])
+            run_group([cfg])
 
 
 def test_one_that_goes_on_equals_its_undisturbed_twin(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +91,8 @@ def test_one_that_goes_on_equals_its_undisturbed_twin(jobs: Jobs, monkeypatch: p
     assert run_folder(disturbed).name == run_folder(undisturbed).name
     for step in (1, 2, 3):
         stopping_at(step, monkeypatch, disturbed)
-    train_and_score([disturbed])
-    train_and_score([undisturbed])
+    run_group([disturbed])
+    run_group([undisturbed])
     assert run_of(disturbed).state == "done"
     assert_equal(facts(disturbed), facts(undisturbed))
 
@@ -108,11 +108,11 @@ def test_killed_between_score_and_verdict(jobs: Jobs, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(halving, "decide", dies)
         with pytest.raises(SystemError):
-            train_and_score([cfg])
+            run_group([cfg])
     assert step_of(run_of(cfg)) == 2
     stopping_at(4, monkeypatch, cfg)
     assert scored == ["rf", "rf"]
-    train_and_score([cfg])
+    run_group([cfg])
     assert scored == ["rf", "rf", "rf"]  # the second rung
     assert run_of(cfg).state == "done"
 
@@ -126,10 +126,10 @@ def test_one_that_stops(stacked: bool, jobs: Jobs, monkeypatch: pytest.MonkeyPat
 
     def train(cfgs: Sequence[DictConfig]) -> None:
         if stacked:
-            train_and_score(cfgs)
+            run_group(cfgs)
         else:
             for cfg in cfgs:
-                train_and_score([cfg])
+                run_group([cfg])
 
     train(cfgs)
     states = {name: run_of(cfg).state for name, cfg in zip(names, cfgs, strict=True)}
@@ -144,7 +144,7 @@ def test_one_that_stops(stacked: bool, jobs: Jobs, monkeypatch: pytest.MonkeyPat
     if stacked:
         freed, undisturbed = jobs("rungs", names[1:2], DOUBLE), jobs("none", names[:2], DOUBLE)
         for cfg in (*freed, *undisturbed):
-            train_and_score([cfg])
+            run_group([cfg])
         for one, other in zip((cfgs[0], *freed), undisturbed, strict=True):
             assert_equal({**facts(one), "rows": [], "metrics": []}, {**facts(other), "rows": [], "metrics": []}, 1e-10)
 
@@ -152,9 +152,9 @@ def test_one_that_stops(stacked: bool, jobs: Jobs, monkeypatch: pytest.MonkeyPat
 def test_a_stack_is_scored_as_each_alone(jobs: Jobs) -> None:
     words = [*RUNGS, DOUBLE, "halving.images=[16]", "trainer.steps=3"]
     stack, each = (jobs(runs, ["rf", "edm_rf"], *words) for runs in ("stack", "solo"))
-    train_and_score(stack)
+    run_group(stack)
     for cfg in each:
-        train_and_score([cfg])
+        run_group([cfg])
     one, other = ([json.loads((run_folder(c) / FILE).read_text())["16"]["fid"] for c in cs] for cs in (stack, each))
     assert one == pytest.approx(other, rel=1e-6)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.store import RunError
-from flowzoo.training.job import train_and_score
+from flowzoo.stacks import run_group
 from flowzoo.training.optimizer import Optimizer, RowAdamW, clip_factors
 
 RATES = [(1e-2, 0.0), (3e-2, 0.1), (1e-3, 0.5)]
@@ -104,7 +104,7 @@ def test_it_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     with config_loader() as loader:
         cfgs = compose_jobs(loader, "train", [f"optimizer._target_={own}", f"trainer={engine}"], multirun=False)
-    for refuses in (check_jobs, train_and_score):
+    for refuses in (check_jobs, run_group):
         with pytest.raises((RunError, ValueError), match="optimizer"):
             refuses(cfgs)
     assert list(tmp_path.iterdir()) == []

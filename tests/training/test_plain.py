@@ -20,12 +20,13 @@ from flowzoo.backbones.crossdit import CrossDiT
 from flowzoo.backbones.dit import DiT
 from flowzoo.backbones.mmdit import MMDiT
 from flowzoo.backbones.uvit import UViT
-from flowzoo.build import build, source_of
+from flowzoo.build import jobs_of
 from flowzoo.data.shapes import Shapes
 from flowzoo.encoders.text import TextEncoder, TextEncoders
 from flowzoo.encoders.tower import ClipTower
 from flowzoo.encoders.words import WordEncoder
 from flowzoo.formulation.names import TABLE, file_name
+from flowzoo.job import Job, Stack
 from flowzoo.randomness import word
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
@@ -96,22 +97,22 @@ def configs(tiny_jobs: Jobs, names: Sequence[str], *words: str, runs: str = "run
 
 
 def trained_alone(cfgs: Sequence[DictConfig]) -> list[Trained]:
-    train, val = source_of(cfgs[0], "train"), source_of(cfgs[0], "val")
     for cfg in cfgs:
-        run = Run.create(cfg)
-        with run.lock():
-            fit([cfg], [run], build([cfg], [run.path], train), train, val, 0)
+        fitted(jobs_of([cfg]))
     return list(map(result, cfgs))
 
 
 def trained_together(cfgs: Sequence[DictConfig]) -> list[Trained]:
-    train, val = source_of(cfgs[0], "train"), source_of(cfgs[0], "val")
-    runs = [Run.create(cfg) for cfg in cfgs]
-    with ExitStack() as locks:
-        for run in runs:
-            locks.enter_context(run.lock())
-        fit(cfgs, runs, build(cfgs, [run.path for run in runs], train), train, val, 0)
+    fitted(jobs_of(cfgs))
     return list(map(result, cfgs))
+
+
+def fitted(jobs: Sequence[Job]) -> None:
+    with ExitStack() as locks:
+        for job in jobs:
+            job.run.make(job.config, job.variant)
+            locks.enter_context(job.run.lock())
+        fit(Stack(jobs), 0)
 
 
 def result(cfg: DictConfig) -> Trained:

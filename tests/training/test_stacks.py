@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import pytest
 from omegaconf import DictConfig
 
-from flowzoo import train
-from flowzoo.build import build, source_of
+from flowzoo import stacks, train
+from flowzoo.build import jobs_of
+from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.training import memory, stacks
-from flowzoo.training.stacks import run_stacks
+from flowzoo.stacks import run_stacks
+from flowzoo.training import memory
 
 Jobs = Callable[..., list[DictConfig]]
 QUICK = ["trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]"]
@@ -37,7 +38,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         for cfg in cfgs:
             Run.create(cfg).set_status("done")
 
-    monkeypatch.setattr(stacks, "train_and_score", pretends)
+    monkeypatch.setattr(stacks, "run_group", pretends)
     return seen
 
 
@@ -56,16 +57,13 @@ def test_sizes_are_said_and_finished_runs_left_out(jobs: Jobs, seen, capsys) -> 
 
 def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) -> None:
     cfgs = jobs("rf,v_cos,eps_cos")
-    built = build(cfgs[:1], [Run.create(alone(cfgs[0])).path], source_of(cfgs[0], "train"))
-    need = memory.estimated(cfgs[0], built)
-    assert need > memory.COPIES * built.network.flat.nbytes  # and the activations of a batch
-    bigger = jobs("rf", "trainer.batch_size=64")[0]
-    assert memory.estimated(bigger, built) - need == pytest.approx(
-        7 * (need - memory.COPIES * built.network.flat.nbytes)
-    )
+    one, bigger = (Stack(jobs_of(some)) for some in (cfgs[:1], jobs("rf", "trainer.batch_size=64")))
+    need, copies = memory.estimated(one), memory.COPIES * one.network.flat.nbytes
+    assert need > copies  # and the activations of a batch
+    assert memory.estimated(bigger) - need == pytest.approx(7 * (need - copies))
     for variants, expected in ((0.5, 1), (2.5, 2), (3.5, 3)):
         monkeypatch.setattr(memory, "free_memory", lambda device, v=variants: v * need / memory.SHARE)
-        assert memory.limit_of(cfgs[0], built) == expected
+        assert memory.limit_of(one) == expected
     monkeypatch.setattr(memory, "free_memory", lambda device: 2.5 * need / memory.SHARE)
     assert run_stacks(cfgs) == 0
     assert "3 variants in 2 stacks of 2 and 1" in capsys.readouterr().out
@@ -73,14 +71,14 @@ def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) ->
 
 def test_a_stack_that_fails_is_recorded_in_its_runs_and_passed_over(jobs: Jobs, seen, monkeypatch, capsys) -> None:
     cfgs = jobs("rf,v_cos,eps_cos", "stack.size=2")
-    pretends = stacks.train_and_score
+    pretends = stacks.run_group
 
     def fails(part: Sequence[DictConfig]) -> None:
         if len(part) == 2:
             raise RuntimeError("out of memory")
         pretends(part)
 
-    monkeypatch.setattr(stacks, "train_and_score", fails)
+    monkeypatch.setattr(stacks, "run_group", fails)
     assert run_stacks(cfgs) == 1
     assert states(cfgs) == ["failed", "failed", "done"]
     assert Run(run_folder(cfgs[0])).status["exception"] == "RuntimeError: out of memory"
@@ -95,7 +93,7 @@ def test_an_interruption_ends_it_all(jobs: Jobs, monkeypatch, capsys) -> None:
         calls.append(part)
         raise Interrupted("1 runs stopped")
 
-    monkeypatch.setattr(stacks, "train_and_score", stops)
+    monkeypatch.setattr(stacks, "run_group", stops)
     assert run_stacks(cfgs) == 130
     assert len(calls) == 1
     assert "1 runs stopped; the same command goes on from here" in capsys.readouterr().err

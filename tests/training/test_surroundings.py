@@ -8,12 +8,12 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from flowzoo.build import is_first_process
+from flowzoo.build import loop_of
 from flowzoo.runs.config import launch
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run, Unfit, attempt
+from flowzoo.stacks import run_group
 from flowzoo.train import run, run_together
-from flowzoo.training.job import train_and_score
 from flowzoo.training.surroundings import check_here, environments_of
 
 Compose = Callable[..., DictConfig]
@@ -41,7 +41,7 @@ def test_one_device_on_one_node_is_one_process_whatever_the_tasks_of_the_job(
 ) -> None:
     within(job)
     cfg = tiny("trainer.steps=2")
-    train_and_score([cfg])
+    run_group([cfg])
     finished = Run(run_folder(cfg))
     assert finished.state == "done"
     assert finished.metrics()
@@ -52,18 +52,18 @@ def test_several_devices_are_the_tasks_of_the_step_or_started_by_lightning(
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     four = tiny("trainer.devices=4", "trainer.strategy=ddp")
-    assert environments_of(four) == []
+    assert environments_of(loop_of(four)) == []
     within(BATCH)  # no srun
-    assert [type(env) for env in environments_of(four)] == [LightningEnvironment]
+    assert [type(env) for env in environments_of(loop_of(four))] == [LightningEnvironment]
     within(TASK)
-    (found,) = environments_of(four)
+    (found,) = environments_of(loop_of(four))
     assert isinstance(found, SLURMEnvironment)
     found.validate_settings(num_devices=4, num_nodes=1)
     assert (found.world_size(), found.global_rank()) == (4, 3)
-    assert not is_first_process(four)
+    assert not loop_of(four).is_first_process
     for words in (["trainer.devices=2"], ["trainer.devices=1", "trainer.num_nodes=2"]):
         with pytest.raises(Unfit, match=r"trainer\.devices=. .* in a SLURM step of 4 tasks: allowed is .* srun"):
-            environments_of(tiny(*words, "trainer.strategy=ddp"))
+            environments_of(loop_of(tiny(*words, "trainer.strategy=ddp")))
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_what_this_machine_lacks_is_told_before_anything_is_written(
 
 def test_a_compiler_that_is_here_is_no_hindrance(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "sh")
-    check_here(tiny("trainer.compile=true"))
+    check_here(loop_of(tiny("trainer.compile=true")))

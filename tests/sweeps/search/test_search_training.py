@@ -52,7 +52,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         run.write_rows([{**row, "n_samples": cfg.evaluation.samples, "fid": -10 * cfg.sampler.m, "clip": 0.2}])
         run.set_status("done")
 
-    monkeypatch.setitem(sys.modules, "flowzoo.training.job", SimpleNamespace(train_and_score=train))
+    monkeypatch.setitem(sys.modules, "flowzoo.stacks", SimpleNamespace(run_group=train))
     return runs
 
 
@@ -75,8 +75,8 @@ def test_what_a_trial_comes_to(trained: list[Run], tmp_path: Path) -> None:
 def test_interrupted_and_failing(trained: list[Run], tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     name = study(tmp_path, {"sampler.m": {"low": -1.0, "high": -0.1}}, 4, guidance=1.0)
-    job = sys.modules["flowzoo.training.job"]
-    real, calls = job.train_and_score, []
+    job = sys.modules["flowzoo.stacks"]
+    real, calls = job.run_group, []
 
     def faulty(cfgs) -> None:
         (cfg,) = cfgs
@@ -87,7 +87,7 @@ def test_interrupted_and_failing(trained: list[Run], tmp_path: Path, monkeypatch
             raise OSError("once only")
         real(cfgs)
 
-    monkeypatch.setattr(job, "train_and_score", faulty)
+    monkeypatch.setattr(job, "run_group", faulty)
     assert main(["search", name]) == 130
     assert [row["state"] for row in trials(tmp_path / "runs" / "tiny")] == ["done", "queued"]
     assert "the same command goes on" in capsys.readouterr().err

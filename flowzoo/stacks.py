@@ -7,15 +7,33 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import build, is_auto, other_data, processes_of, source_of, sources_of
+from flowzoo.build import jobs_of, loop_of, other_data, source_of
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
+from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import check, shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of, explained, record_failure
-from flowzoo.training.job import train_and_score
+from flowzoo.training.lifecycle import say_over, train_and_score
 from flowzoo.training.memory import limit_of
 from flowzoo.training.surroundings import check_here
+
+
+def run_group(cfgs: Sequence[DictConfig]) -> None:
+    """Trains and scores runs of one kind in one program; one alone, too. Raises as `jobs_of` and `train_and_score`."""
+    check_here(loop_of(cfgs[0]))
+    left = [cfg for cfg in cfgs if not _is_over(cfg)]
+    if not left:
+        if len(cfgs) == 1:
+            say_over(Console(), Run(run_folder(cfgs[0])))
+        return
+    train_and_score(stoppable(jobs_of)(left))
+
+
+def _is_over(cfg: DictConfig) -> bool:
+    """What is stopped at a rung goes on without halving."""
+    state = Run(run_folder(cfg)).state
+    return state in FINISHED or (state == "stopped" and cfg.get("halving") is not None)
 
 
 def run_stacks(cfgs: Sequence[DictConfig]) -> int:
@@ -24,15 +42,15 @@ def run_stacks(cfgs: Sequence[DictConfig]) -> int:
     A stack that fails is recorded in each of its runs and passed over. Finished runs are left out. Raises Unfit.
     """
     for cfg in cfgs:
-        check_here(cfg)
+        check_here(loop_of(cfg))
     settings = cfgs[0].stack
     jobs = [cfg for cfg in map(alone, cfgs) if Run(run_folder(cfg)).state not in FINISHED]
     if len(jobs) < len(cfgs):
         _say(f"{len(cfgs) - len(jobs)} of {len(cfgs)} runs are finished already")
     wanted = settings.processes
-    processes = min(len(jobs), _gpus(cfgs[0]) if is_auto(wanted) else wanted)
-    size = None if is_auto(settings.size) else int(settings.size)
-    if processes_of(cfgs[0]) > 1:  # which train each stack together, and must cut the runs alike
+    processes = min(len(jobs), _gpus(cfgs[0]) if wanted == "auto" else wanted)
+    size = None if settings.size == "auto" else int(settings.size)
+    if loop_of(cfgs[0]).processes > 1:  # which train each stack together, and must cut the runs alike
         return _run_all(jobs, size or max(1, len(jobs)))
     if processes <= 1:
         return _run_all(jobs, size)
@@ -74,7 +92,7 @@ def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
         for stack in cut(group, sizes):
             check()
             try:
-                train_and_score(stack)
+                run_group(stack)
             except Exception as error:
                 _failed(stack, error)
                 code = 1
@@ -94,9 +112,7 @@ def _fitting(group: Sequence[DictConfig]) -> int:
     """How many of these runs fit into memory at once."""
     if len(group) == 1:
         return 1
-    train, _ = sources_of(group[0])
-    folders = [Run.create(cfg).path for cfg in group]
-    return limit_of(group[0], build(group, folders, train))
+    return limit_of(Stack(jobs_of(group)))
 
 
 def described(sizes: Sequence[int]) -> str:

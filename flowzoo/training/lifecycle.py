@@ -1,4 +1,4 @@
-"""V runs from their configs to their rows of results, V >= 1, in whatever state an earlier attempt left each."""
+"""V jobs from their parts to their rows of results, V >= 1, in whatever state an earlier attempt left each."""
 
 import csv
 from collections.abc import Sequence
@@ -7,68 +7,65 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 
-from flowzoo.build import Built, build, device_of, is_first_process, source_of, sources_of
+from flowzoo.autoencoders.kept import save as save_kept
 from flowzoo.data.overview import tell
-from flowzoo.data.source import Source
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.runs.identity import run_folder
+from flowzoo.job import Job, Stack
+from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.signals import shielded, stoppable
-from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError
-from flowzoo.scoring import Evaluation, Scoring
+from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of
+from flowzoo.scoring import Judge, Scoring
 from flowzoo.scoring_loop import score, scoring_bar
 from flowzoo.training.checkpoint import BEST
-from flowzoo.training.fit import check_optimizer, fit, step_of
+from flowzoo.training.fit import fit, step_of
 from flowzoo.training.halving import Halving
-from flowzoo.training.rungs import is_stopped
 from flowzoo.training.surroundings import check_here
 
 
 @shielded
-def train_and_score(cfgs: Sequence[DictConfig]) -> None:
-    """Trains all runs of a group (flowzoo/runs/grouping.py) together to the last step, then scores their best weights.
+def train_and_score(jobs: Sequence[Job]) -> None:
+    """Trains all jobs of a group (flowzoo/runs/grouping.py) together to the last step, then scores their best weights.
 
     Each ends in its own folder as if it had been trained alone. Finished runs are left out, and of several those that
     another process trains. With several processes for one training the first one does everything but the others' share.
-    Raises Refused and Unfit before anything is written, Interrupted after a signal, once everything is saved, and
-    RunBusy where another process trains the only run.
+    Raises Unfit before anything is written, Interrupted after a signal, once everything is saved, and RunBusy where
+    another process trains the only run.
     """
-    check_here(cfgs[0])
-    check_optimizer(cfgs[0])
+    loop = jobs[0].loop
+    check_here(loop)
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
     torch.compiler.reset()
-    if not is_first_process(cfgs[0]):
-        stoppable(_train_a_share)(cfgs)
+    if not loop.is_first_process:
+        stoppable(train_to_the_end)(Stack(jobs), None)
         return
     console = Console()
-    finished = [Run(run_folder(cfg)).is_finished for cfg in cfgs]
-    # before any folder is made: of what is refused here nothing is written
-    sources = None if all(finished) else stoppable(sources_of)(cfgs[0])
     with ExitStack() as locks:
-        chosen: list[tuple[DictConfig, Run]] = []
-        for cfg in cfgs:
-            run = Run.create(cfg)
+        chosen: list[Job] = []
+        for job in jobs:
+            run = job.run
+            run.make(job.config, job.variant)
             try:
                 locks.enter_context(run.lock())
             except RunBusy as error:
-                if len(cfgs) == 1:
+                if len(jobs) == 1:
                     raise
                 say(console, str(error))
                 continue
-            if sources is None or run.state in FINISHED or is_stopped(cfg, run):
-                if len(cfgs) == 1:
-                    say(console, f"{run.path} is {run.state} already; nothing to do{_instead(run)}")
+            if is_over(job):
+                if len(jobs) == 1:
+                    say_over(console, run)
                 continue
-            run.set_config(cfg)
-            run.set_status("running", steps=cfg.trainer.steps)
-            chosen.append((cfg, run))
-        if sources is None or not chosen:
+            if job.config is not None:
+                run.set_config(job.config)
+            run.set_status("running", steps=loop.steps)
+            chosen.append(job)
+        if not chosen:
             return
-        runs = [run for _, run in chosen]
+        runs = [job.run for job in chosen]
         try:
-            stoppable(_train_and_score)([cfg for cfg, _ in chosen], runs, *sources, console)
+            stoppable(_train_and_score)(chosen, console)
         except Interrupted:
             raise
         except KeyboardInterrupt:
@@ -77,8 +74,15 @@ def train_and_score(cfgs: Sequence[DictConfig]) -> None:
             raise Interrupted(f"{named(runs)} stopped; what is saved and scored is kept") from None
 
 
-def _instead(run: Run) -> str:
-    return " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
+def is_over(job: Job) -> bool:
+    """Whether nothing is left to train or to score. A run that was stopped at a rung goes on without halving."""
+    state = job.run.state
+    return state in FINISHED or (state == "stopped" and job.halving is not None)
+
+
+def say_over(console: Console, run: Run) -> None:
+    instead = " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
+    say(console, f"{run.path} is {run.state} already; nothing to do{instead}")
 
 
 def set_preempted(run: Run) -> None:
@@ -91,11 +95,6 @@ def set_preempted(run: Run) -> None:
     run.set_status("preempted", **at)
 
 
-def _train_a_share(cfgs: Sequence[DictConfig]) -> None:
-    runs, (train, val) = [Run(run_folder(cfg)) for cfg in cfgs], sources_of(cfgs[0])
-    train_to_the_end(cfgs, runs, build(cfgs, [run.path for run in runs], train), train, val, None)
-
-
 def say(console: Console, words: str) -> None:
     console.print(words, highlight=False, soft_wrap=True, markup=False)
 
@@ -104,19 +103,21 @@ def named(runs: Sequence[Run]) -> str:
     return str(runs[0].path) if len(runs) == 1 else f"{len(runs)} runs"
 
 
-def _train_and_score(cfgs: list[DictConfig], runs: list[Run], train: Source, val: Source, console: Console) -> None:
-    tell(train, val, console)
-    built = build(cfgs, [run.path for run in runs], train)
-    for run, formulation in zip(runs, built.formulation.formulations, strict=True):
-        write_density(run.path / "density.csv", formulation)
-    # before training: what cannot be scored is said at once
-    evaluation = Evaluation(cfgs[0], built.autoencoder, built.text, val, device_of(cfgs[0]))
-    halving = Halving(cfgs, runs, built, val)
-    diverged, stopped, interrupted = train_to_the_end(cfgs, runs, built, train, val, halving)
+def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
+    first = jobs[0]
+    assert first.train is not None
+    tell(first.train, first.val, console)
+    for job in jobs:
+        keep_data(job)
+        write_density(job.run.path / "density.csv", job.model.formulation)
+    stack = Stack(jobs)
+    judge = Judge(first)  # before training: what cannot be scored is said at once
+    diverged, stopped, interrupted = train_to_the_end(stack, Halving(stack))
+    runs = stack.runs
     for i, at in stopped.items():
         runs[i].set_status("stopped", step=at)
     for i, at in diverged.items():
-        Scoring(cfgs[i], runs[i], evaluation).diverged(at)
+        Scoring(jobs[i], judge).diverged(at)
         runs[i].set_status("diverged", step=at)
         say(console, f"{runs[i].path} diverged at step {at}")
     left = [i for i in range(len(runs)) if i not in diverged and i not in stopped]
@@ -125,17 +126,27 @@ def _train_and_score(cfgs: list[DictConfig], runs: list[Run], train: Source, val
     if interrupted:
         where = f"at step {step_of(runs[left[0]])} of" if len(left) == 1 else "before step"
         saved = "is saved" if len(left) == 1 else "are saved"
-        raise Interrupted(f"{named([runs[i] for i in left])} stopped {where} {cfgs[0].trainer.steps} and {saved}")
-    scorings = {i: Scoring(cfgs[i], runs[i], evaluation) for i in left}
+        raise Interrupted(f"{named([runs[i] for i in left])} stopped {where} {first.loop.steps} and {saved}")
+    judge.move()
     with scoring_bar(console) as progress:
-        score(scorings, built, BEST, progress)
+        score({i: Scoring(jobs[i], judge) for i in left}, stack, BEST, progress)
     for i in left:
         runs[i].set_status("done")
 
 
-def train_to_the_end(
-    cfgs: Sequence[DictConfig], runs: Sequence[Run], built: Built, train: Source, val: Source, halving: Halving | None
-) -> tuple[dict[int, int], dict[int, int], bool]:
+def keep_data(job: Job) -> None:
+    """Writes by what a run knows its images again. Raises RunError where it was begun on others."""
+    assert job.train is not None
+    before, now = data_of(job.run.path), job.train.fingerprint
+    if before is None:
+        if job.statistics is not None:
+            save_kept(job.run.path / AUTOENCODER, job.model.autoencoder.autoencoder, job.statistics)
+        job.run.write_json(DATA, {**job.about_data, "fingerprint": now})
+    elif before != now:
+        raise RunError(f"{job.run.path}: it was trained on other images ({before[:8]}) than these ({now[:8]})")
+
+
+def train_to_the_end(stack: Stack, halving: Halving | None) -> tuple[dict[int, int], dict[int, int], bool]:
     """The step at which runs diverged, and stopped at a rung, by their places; whether a signal ended it all.
 
     Runs may stand at different steps, as a kill between two files leaves them, or a run that went on alone. The ones
@@ -144,9 +155,9 @@ def train_to_the_end(
     diverged: dict[int, int] = {}
     stopped: dict[int, int] = {}
     while True:
-        at = {i: step_of(run) for i, run in enumerate(runs) if i not in diverged and i not in stopped}
+        at = {i: step_of(run) for i, run in enumerate(stack.runs) if i not in diverged and i not in stopped}
         levels = sorted(set(at.values()))
-        if not levels or levels[0] == cfgs[0].trainer.steps:
+        if not levels or levels[0] == stack.first.loop.steps:
             return diverged, stopped, False
         group = [i for i in at if at[i] == levels[0]]
         if halving and (gone := halving.stopped(group, levels[0])):
@@ -154,27 +165,25 @@ def train_to_the_end(
             continue
         rung = halving.after(levels[0]) if halving else None
         until = min((step for step in (*levels[1:2], rung) if step), default=None)
-        some, own = [cfgs[i] for i in group], [runs[i] for i in group]
-        outcome = fit(some, own, built.of(group), train, val, levels[0], until)
+        outcome = fit(stack.of(group), levels[0], until)
         diverged |= {i: step for i, step in zip(group, outcome.diverged_at, strict=True) if step is not None}
         if outcome.interrupted:
             return diverged, stopped, True
 
 
 @shielded
-def score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
+def score_trained(job: Job, checkpoint: str) -> None:
     """Scores a run that was trained before, under another protocol perhaps; adds its rows."""
-    if run.state == "diverged":
-        raise RunError(f"{run.path} diverged: there is nothing to score")
-    with run.lock():
-        stoppable(_score_trained)(cfg, run, checkpoint)
+    if job.run.state == "diverged":
+        raise RunError(f"{job.run.path} diverged: there is nothing to score")
+    with job.run.lock():
+        stoppable(_score_trained)(job, checkpoint)
 
 
-def _score_trained(cfg: DictConfig, run: Run, checkpoint: str) -> None:
-    built = build([cfg], [run.path])
-    evaluation = Evaluation(cfg, built.autoencoder, built.text, source_of(cfg, "val"), device_of(cfg))
+def _score_trained(job: Job, checkpoint: str) -> None:
+    stack, judge = Stack([job]), Judge(job)
     with scoring_bar(Console()) as progress:
-        score({0: Scoring(cfg, run, evaluation)}, built, f"{checkpoint}.ckpt", progress)
+        score({0: Scoring(job, judge)}, stack, f"{checkpoint}.ckpt", progress)
 
 
 def write_density(path: Path, formulation: Formulation) -> None:

@@ -1,0 +1,69 @@
+"""How long, on what and how exactly runs are trained: conf/trainer, and how the data reach the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from flowzoo.runs.store import Unfit
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The defaults are those of conf/trainer/solo.yaml. `accelerator`, `devices` and `num_nodes` are Lightning's."""
+
+    steps: int = 20_000
+    batch_size: int = 128  # over all devices
+    precision: str = "auto"  # "bf16-mixed" on a GPU, "32-true" elsewhere; or one of these, or "64-true"
+    clip_norm: float | None = 1.0  # of the gradient
+    compile: bool | str = "auto"  # CUDA graphs on a GPU, nothing elsewhere
+    accelerator: str = "auto"
+    devices: int | str | Sequence[int] = 1
+    num_nodes: int = 1
+    strategy: str = "auto"  # of several devices: "ddp" or "sharded"
+    val_every: int = 1000  # steps
+    val_samples: int = 512
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    cache: str = "device"  # the whole split in the device's memory; "none": loaded by worker processes
+    workers: int = 4
+
+    @property
+    def device(self) -> torch.device:
+        """The device for work outside Lightning. `accelerator="cpu"` keeps everything off a GPU. Raises Unfit."""
+        asked = self.accelerator in ("gpu", "cuda")
+        if asked and not torch.cuda.is_available():
+            raise Unfit(f"trainer.accelerator={self.accelerator}: there is no GPU here; allowed are auto and cpu")
+        gpu = torch.cuda.is_available() and (asked or self.accelerator == "auto")
+        return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+    @property
+    def processes(self) -> int:
+        """Devices of a node times nodes. `devices="auto"` is every GPU that can be seen, or the CPU."""
+        devices = self.devices
+        if devices == "auto":
+            devices = torch.cuda.device_count() if self.device.type == "cuda" else 1
+        return (devices if isinstance(devices, int) else len(devices)) * self.num_nodes
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process writes. One that trains by itself does, whatever its number among SLURM's tasks is."""
+        return self.processes == 1 or getattr(rank_zero_only, "rank", 0) == 0
+
+    @property
+    def is_half(self) -> bool:
+        """Whether forward and backward passes are in bf16."""
+        return self.device.type == "cuda" if self.precision == "auto" else self.precision == "bf16-mixed"
+
+    @property
+    def is_double(self) -> bool:
+        """Whether weights and everything else are in float64."""
+        return self.precision == "64-true"
+
+    @property
+    def compile_mode(self) -> str | None:
+        """CUDA graphs where there is a GPU, nothing elsewhere, unless the user said otherwise."""
+        gpu = self.device.type == "cuda"
+        wanted = gpu if self.compile == "auto" else self.compile
+        return ("reduce-overhead" if gpu else "default") if wanted else None
