@@ -1,4 +1,4 @@
-"""A formulation by its name: `formulation("rf/lognorm(0,1)")`, `formulation("edm(-1.2,1.2)")`, `formulation("v_cos")`."""
+"""A formulation by its name: `formulation("edm(-1.2,1.2)")`, `formulation("rf/lognorm(0,1)")`."""
 
 from collections.abc import Mapping
 from importlib import import_module

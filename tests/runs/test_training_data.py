@@ -42,7 +42,8 @@ def test_building_writes_nothing(cfgs, tmp_path):
 def test_a_run_refuses_other_images_and_names_both(cfgs, folders, monkeypatch):
     begun(cfgs[:1])
     before = data_of(folders[0])
-    assert jobs_of(cfgs[:1])[0].statistics == json.loads((folders[0] / "data.json").read_text())
+    told = json.loads((folders[0] / "data.json").read_text())
+    assert told == {**jobs_of(cfgs[:1])[0].about_data, "fingerprint": before}
     monkeypatch.setattr(shapes, "VERSION", 2)  # as if the images were replaced
     train = source_of(cfgs[0], "train")
     with pytest.raises(RunError) as told:
