@@ -72,7 +72,7 @@ def trained_job(cfg: DictConfig, folder: Path) -> Job:
     """The job of a run in `folder` that is there to be scored, as `cfg` says. Its training data need not be there."""
     stored, val = Run(folder).config, source_of(cfg, "val")
     job = _job(cfg, folder, _read_model(cfg, folder), None, val, evaluation_of(cfg))
-    as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "metric"))
+    as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "extractor", "metric"))
     return Job(**{**vars(job), "as_trained": as_trained})
 
 
@@ -145,9 +145,13 @@ def loop_of(cfg: DictConfig) -> Loop:
 def evaluation_of(cfg: DictConfig) -> Evaluation:
     told = plain(cfg.evaluation)
     told["settings"] = [Setting(int(s["steps"]), float(s["guidance"])) for s in told["settings"]]
-    extractor = instantiate(cfg.metric)
-    made_by = {"extractor": part_identity(cfg.metric), "autoencoder": part_identity(cfg.autoencoder)}
-    return Evaluation(**told, solver=instantiate(cfg.solver), extractor=extractor, made_by=made_by)
+    return Evaluation(
+        **told,
+        solver=instantiate(cfg.solver),
+        extractor=instantiate(cfg.extractor),
+        metrics=[instantiate(metric) for metric in cfg.metric.values()],
+        made_by={key: part_identity(cfg[key]) for key in ("extractor", "autoencoder")},
+    )
 
 
 def plain(node: Any) -> Any:

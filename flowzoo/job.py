@@ -18,7 +18,10 @@ from flowzoo.data.source import Source
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.metrics.clip import ClipScore
 from flowzoo.metrics.extractor import ClipExtractor, Extractor
+from flowzoo.metrics.fid import FID
+from flowzoo.metrics.metric import Metric
 from flowzoo.runs.store import Run
 from flowzoo.sampling.grid import Common
 from flowzoo.sampling.solver import Recombine, Solver
@@ -70,6 +73,7 @@ class Evaluation:
     extractor: ClipExtractor = field(default_factory=Extractor)
     # class and parameters of the extractor and the autoencoder, for the protocol
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Metric] = field(default_factory=lambda: (FID(), ClipScore()))
 
 
 @dataclass(frozen=True)

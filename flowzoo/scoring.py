@@ -2,8 +2,7 @@
 
 import math
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from flowzoo.data.source import shuffled
-from flowzoo.encoders.text import Text
+from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.job import Evaluation, Job, Setting
-from flowzoo.metrics.clip import clip_score
-from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, no_fid, reference_moments
-from flowzoo.metrics.moments import StackedMoments
+from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.fid import FID
+from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.runs.store import data_of
 from flowzoo.sampling.generate import Generator, batches, start_noise
@@ -52,22 +51,48 @@ def places_of(evaluation: Evaluation) -> list[Place]:
     ]
 
 
+class Asked:
+    """Prompts that samples are made for, and the metrics that look at those."""
+
+    def __init__(self, prompts: Sequence[str], metrics: Sequence[Metric], text: TextEncoders, extractor: ClipExtractor):
+        self.prompts, self.metrics = prompts, metrics
+        self._text, self._extractor = text, extractor
+
+    @cached_property
+    def features(self) -> Tensor:
+        return self._extractor.text(self.prompts)
+
+    @cached_property
+    def encoded(self) -> Text:
+        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
+        unique = sorted(set(self.prompts))
+        at = {prompt: i for i, prompt in enumerate(unique)}
+        encode = self._text.encode
+        parts = [encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)]
+        whole = Text(
+            tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
+            tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
+        )
+        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
+
+
 class Judge:
-    """What is the same for all settings of all runs that are scored together: prompts, reference, protocol."""
+    """What is the same for all settings of all runs that are scored together: prompts, metrics, protocol."""
 
     def __init__(self, job: Job) -> None:
         """As any of the jobs says."""
-        evaluation, val = job.evaluation, job.val
-        self.evaluation, self.model, self.val, self.loop = evaluation, job.model, val, job.loop
+        evaluation, val, model = job.evaluation, job.val, job.model
+        self.evaluation, self.model, self.val, self.loop = evaluation, model, val, job.loop
         self.device = job.loop.device
+        self.move()
         self.extractor = evaluation.extractor.to(self.device)
-        self.count = evaluation.samples
-        self.n_reference = min(len(val), evaluation.reference)
-        least, dim = min(self.count, self.n_reference), self.extractor.dim
-        against = f"evaluation.samples={self.count} against {self.n_reference} held-out images: "
-        self.no_fid = no_fid(least, dim) and against + no_fid(least, dim)
-        if told := self.no_fid or few_samples(least, dim):
-            _say(told)
+        self.count, self.n_reference = evaluation.samples, min(len(val), evaluation.reference)
+        # all that decides features: what the extractor says of itself, and the class and parameters that made it
+        self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
+        held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache)
+        for metric in evaluation.metrics:
+            if isinstance(metric, Compared) and (told := metric.begin(held_out)):
+                _say(told)
         seen = self.extractor.quality.get("data")
         if seen and seen != val.name:
             _say(
@@ -75,20 +100,32 @@ class Judge:
                 f"seen images like {val.name}: its scores compare variants poorly (README, Your own images)"
             )
         self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
-        # all that decides features: what the extractor says of itself, and the class and parameters that made it
-        self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
-        self.reference = (
-            None if self.no_fid else reference_moments(self.extractor, val, self.n_reference, self.identity, job.cache)
-        )
+        common = [metric for metric in evaluation.metrics if metric.prompts is None]
+        # the protocol's first: their samples are shown, and their paths measured
+        self.asked = [Asked(self.prompts, common, model.text, self.extractor)]
+        for metric in evaluation.metrics:
+            if metric.prompts is not None:
+                self.asked.append(Asked(metric.prompts, [metric], model.text, self.extractor))
         self.protocol = protocol_hash(
             extractor=self.identity,
             autoencoder=evaluation.made_by.get("autoencoder", {}),
+            metrics=[metric.identity for metric in evaluation.metrics],
             n_samples=self.count,
             reference=val.fingerprint,
             n_reference=self.n_reference,
             prompts=self.prompts,
             seed=evaluation.seed,
         )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Of all metrics, with the direction that is better."""
+        return {column: way for metric in self.evaluation.metrics for column, way in metric.columns.items()}
+
+    @property
+    def total(self) -> int:
+        """Samples of a setting."""
+        return sum(len(asked.prompts) for asked in self.asked)
 
     def move(self) -> None:
         """Brings what training may have left elsewhere to the device."""
@@ -97,76 +134,74 @@ class Judge:
 
     def about(self) -> dict[str, Any]:
         """What extractor.json says."""
+        no_fid = [metric.none for metric in self.evaluation.metrics if isinstance(metric, FID)]
         return {
             "identity": self.identity,
             "quality": self.extractor.quality,
+            "metrics": self.columns,
+            "metric_quality": {
+                metric.identity["name"]: metric.quality for metric in self.evaluation.metrics if metric.quality
+            },
             "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
-            "no_fid": self.no_fid,
+            "no_fid": "".join(no_fid),
             "n_samples": self.count,
             "protocol": self.protocol,
         }
-
-    @cached_property
-    def prompt_features(self) -> Tensor:
-        return self.extractor.text(self.prompts)
-
-    @cached_property
-    def encoded(self) -> Text:
-        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
-        unique = sorted(set(self.prompts))
-        at = {prompt: i for i, prompt in enumerate(unique)}
-        parts = [
-            self.model.text.encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)
-        ]
-        whole = Text(
-            tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
-            tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
-        )
-        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
 
     def score(
         self, generator: Generator, setting: Setting, size: int, progress: Callable[[int], object]
     ) -> list["Scores"]:
         """Of each of the generator's M members: all samples of one setting, `size` of each member at once.
 
-        The images are never kept: their features go into moments batch by batch.
+        The images are never kept: metrics see them batch by batch.
         """
-        moments, clip, length = StackedMoments(), [], []
-        shown: list[Tensor] = []
+        first, *others = [self._score(asked, generator, setting, size, progress) for asked in self.asked]
+        for other in others:
+            for one, more in zip(first, other, strict=True):
+                one.numbers.update(more.numbers)
+        return first
+
+    def _score(
+        self, asked: Asked, generator: Generator, setting: Setting, size: int, progress: Callable[[int], object]
+    ) -> list["Scores"]:
         evaluation, autoencoder, shape = self.evaluation, self.model.autoencoder, self.model.latent_shape
-        for first, n in batches(self.count, size):
+        statistics = [metric.statistics() for metric in asked.metrics]
+        lengths: list[Tensor] = []
+        shown: list[Tensor] = []
+        for first, n in batches(len(asked.prompts), size):
             noise = start_noise(evaluation.seed, first, n, shape)
-            prompt = self.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
-            made = generator(noise, prompt, self.model.text.null(n), setting.steps, setting.guidance)
-            lead = made.path_length.reshape(-1, n).shape  # [M, n]
-            images = autoencoder.decode(made.latents.reshape(-1, *shape))
+            prompt = asked.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
+            generated = generator(noise, prompt, self.model.text.null(n), setting.steps, setting.guidance)
+            lead = generated.path_length.reshape(-1, n).shape  # [M, n]
+            latents = generated.latents.reshape(-1, *shape)
+            images = autoencoder.decode(latents)
             parts = [self.extractor.images(images[i : i + k]) for i, k in batches(len(images), AT_ONCE)]
             # uint8 would turn an overflow into a black image and score it
-            finite = made.latents.reshape(-1, *shape).isfinite().flatten(1).all(1)
+            finite = latents.isfinite().flatten(1).all(1)
             features = torch.cat(parts).masked_fill(~finite[:, None], math.nan).reshape(*lead, -1)
-            moments.update(features)
-            told = self.prompt_features[first : first + n].expand_as(features)
-            clip.append(clip_score(features.flatten(0, 1), told.flatten(0, 1)).reshape(lead))
-            length.append(made.path_length.reshape(lead).double())
+            images = images.reshape(*lead, *images.shape[1:])
+            some = slice(first, first + n)
+            made = Made(images, features, asked.prompts[some], asked.features[some])
+            for one in statistics:
+                one.update(made)
+            lengths.append(generated.path_length.reshape(lead).double())
             if first < evaluation.grid:
-                shown.append(images.reshape(*lead, *images.shape[1:])[:, : evaluation.grid - first].cpu())
+                shown.append(images[:, : evaluation.grid - first].cpu())
             progress(lead.numel())
-        nfe, clips, lengths = made.nfe.reshape(-1), torch.cat(clip, 1).mean(1), torch.cat(length, 1).mean(1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FewSamples)  # said at the start
-            each = moments.each()
-            fids = [None if self.reference is None else frechet_distance(one, self.reference) for one in each]
+        nfe, length = generated.nfe.reshape(-1), torch.cat(lengths, 1).mean(1)
+        numbers: list[dict[str, float | None]] = [{} for _ in length]
+        for one in statistics:
+            for own, values in zip(numbers, one.values(), strict=True):
+                own.update(values)
         return [
-            Scores(int(nfe[i]), fid, float(clips[i]), float(lengths[i]), images)
-            for i, (fid, images) in enumerate(zip(fids, torch.cat(shown, 1), strict=True))
+            Scores(int(nfe[i]), numbers[i], float(length[i]), images) for i, images in enumerate(torch.cat(shown, 1))
         ]
 
 
 @dataclass(frozen=True)
 class Scores:
     nfe: int
-    fid: float | None  # None where there are too few images
-    clip: float
+    numbers: dict[str, float | None]  # by metric; None where it cannot be said
     path_length: float
     images: Tensor  # the first few, uint8 [n, C, H, W]
 
@@ -220,8 +255,7 @@ class Scoring:
             place,
             step,
             nfe=scores.nfe,
-            fid=scores.fid,
-            clip=scores.clip,
+            **scores.numbers,
             path_length=scores.path_length,
             seconds=round(seconds, 3),
             status="done",

@@ -76,7 +76,7 @@ def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progre
             by_setting.setdefault((place.setting, apart), []).append((i, place))
     runs = list(scorings.values())
     title = runs[0].run.path.name if len(runs) == 1 else f"{len(runs)} runs"
-    task = progress.add_task(f"sampling {title}", total=judge.count * sum(map(len, by_setting.values())))
+    task = progress.add_task(f"sampling {title}", total=judge.total * sum(map(len, by_setting.values())))
     written: list[dict[str, Any]] = []
     for (setting, _), some in by_setting.items():
         members = [pairs.index((i, place.weights)) for i, place in some]
@@ -86,9 +86,9 @@ def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progre
         for (i, place), one in zip(some, scores, strict=True):
             written.append(scorings[i].write(place, steps[i, place.weights], one, seconds))
         if len(runs) > 1:
-            _say_span(progress.console, written[-len(some) :])
+            _say_span(progress.console, written[-len(some) :], list(judge.columns))
     if len(runs) == 1:
-        _say_table(progress.console, title, written)
+        _say_table(progress.console, title, written, list(judge.columns))
 
 
 def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple[Tensor, int]:
@@ -101,23 +101,26 @@ def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple
     return row.to(torch.promote_types(network.flat.dtype, torch.float32)), step
 
 
-def _say_span(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    fids, clips = ([row[name] for row in rows if row[name] is not None] for name in ("fid", "clip"))
-    told = f"FID {min(fids):.2f} to {max(fids):.2f}" if fids else f"CLIP {min(clips):.4f} to {max(clips):.4f}"
-    console.print(
-        f"{len(rows)} sets of weights, {rows[0]['steps']} steps, guidance {rows[0]['guidance']:g}: "
-        f"{told}, {sum(row['seconds'] for row in rows) / len(rows):.2f} s each",
-        highlight=False,
-    )
+def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    told = []
+    for name in columns:
+        if values := [row[name] for row in rows if row[name] is not None]:
+            told.append(f"{name} {_shown(min(values))} to {_shown(max(values))}")
+    seconds = sum(row["seconds"] for row in rows) / len(rows)
+    setting = f"{rows[0]['steps']} steps, guidance {rows[0]['guidance']:g}"
+    console.print(f"{len(rows)} sets of weights, {setting}: {', '.join(told)}, {seconds:.2f} s each", highlight=False)
 
 
-def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table("weights", "steps", "guidance", "FID", "CLIP", "seconds", title=title)
+def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    table = Table("weights", "steps", "guidance", *columns, "seconds", title=title)
     for row in rows:
-        fid = "none" if row["fid"] is None else f"{row['fid']:.2f}"
-        numbers = (fid, f"{row['clip']:.4f}", f"{row['seconds']:.1f}")
-        table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers)
+        numbers = [_shown(row[name]) for name in columns]
+        table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers, f"{row['seconds']:.1f}")
     console.print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}" if abs(value) >= 2 else f"{value:.4f}"
 
 
 def scoring_bar(console: Console) -> Progress:

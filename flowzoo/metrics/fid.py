@@ -4,11 +4,11 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from flowzoo.data.source import Source
 from flowzoo.metrics.extractor import ClipExtractor
-from flowzoo.metrics.moments import Moments
+from flowzoo.metrics.metric import HeldOut, Made
+from flowzoo.metrics.moments import Moments, StackedMoments
 
 _CHUNK = 500  # images at once
 
@@ -106,3 +107,45 @@ def reference_moments(
         moments.save(part)
         part.replace(path)
     return moments
+
+
+class FID:
+    """The Frechet distance between samples and held-out images, `fid`; none where either are too few."""
+
+    columns: Mapping[str, Literal["min", "max"]] = {"fid": "min"}
+    prompts: Sequence[str] | None = None
+    identity: Mapping[str, Any] = {"name": "fid"}
+    quality: Mapping[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.reference: Moments | None = None
+        self.none = ""  # why there is no FID
+
+    def begin(self, held_out: HeldOut) -> str:
+        least, dim = min(held_out.samples, held_out.n), held_out.extractor.dim
+        against = f"evaluation.samples={held_out.samples} against {held_out.n} held-out images: "
+        self.none = no_fid(least, dim) and against + no_fid(least, dim)
+        if not self.none:
+            self.reference = reference_moments(
+                held_out.extractor, held_out.source, held_out.n, held_out.identity, held_out.cache
+            )
+        return self.none or few_samples(least, dim)
+
+    def statistics(self) -> "Distances":
+        return Distances(self.reference)
+
+
+class Distances:
+    def __init__(self, reference: Moments | None) -> None:
+        self._moments, self._reference = StackedMoments(), reference
+
+    def update(self, made: Made) -> None:
+        self._moments.update(made.features)
+
+    def values(self) -> list[dict[str, float | None]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FewSamples)  # said at the start
+            return [
+                {"fid": None if self._reference is None else frechet_distance(one, self._reference)}
+                for one in self._moments.each()
+            ]

@@ -10,6 +10,7 @@ def protocol_hash(
     *,
     extractor: Mapping[str, Any],
     autoencoder: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
     n_samples: int,
     reference: str,
     n_reference: int,
@@ -26,9 +27,11 @@ def protocol_hash(
             its class with all parameters, `flowzoo.runs.identity.part_identity`.
         autoencoder: its class with all parameters. What is fitted to images or measured is left out: the training data,
             a column, decide it, and it is rounded otherwise on another machine.
-        reference, n_reference: fingerprint of the set that FID compares with, and how many of its images.
+        metrics: identities, in any order.
+        reference, n_reference: fingerprint of the set that metrics compare with, and how many of its images.
         prompts: in order.
         seed: of the start noise.
     """
-    parts = [dict(extractor), dict(autoencoder), n_samples, reference, n_reference, list(prompts), seed]
+    ordered = sorted((dict(one) for one in metrics), key=lambda one: json.dumps(one, sort_keys=True))
+    parts = [dict(extractor), dict(autoencoder), ordered, n_samples, reference, n_reference, list(prompts), seed]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]

@@ -165,7 +165,7 @@ LIMITS: dict[str, Limit] = {
 # What every run has: parts that name a class, and sections of which every setting is needed.
 PARTS = (
     *("path.schedule", "path.target", "sampler", "backbone", "data.source", "text", "autoencoder"),
-    *("solver", "solver.rule", "solver.grid", "metric", "optimizer", "ema"),
+    *("solver", "solver.rule", "solver.grid", "extractor", "optimizer", "ema"),
 )
 SECTIONS = ("seed", "sigma_data", "data.name", "data.cache", "data.workers", "trainer.", "evaluation.")
 
@@ -261,7 +261,11 @@ def _check_there(values: Mapping[str, Any]) -> None:
     encoders = _at(values, "text.encoders")
     if not isinstance(encoders, Mapping) or not encoders:
         raise ValueError(f"text.encoders={_shown(encoders)}: allowed is a mapping of at least one text encoder by name")
-    for place in (*PARTS, *(f"text.encoders.{name}" for name in encoders)):
+    metrics = _at(values, "metric")
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise ValueError(f"metric={_shown(metrics)}: allowed is a list of at least one metric, such as [fid,clip]")
+    each = [*(f"text.encoders.{name}" for name in encoders), *(f"metric.{name}" for name in metrics)]
+    for place in (*PARTS, *each):
         part = _at(values, place)
         if not isinstance(part, Mapping):
             raise ValueError(f"{place}={_shown(part)}: allowed is a part that names its class, _target_")
@@ -337,7 +341,7 @@ def check_patches(values: Mapping[str, Any] | DictConfig, size: int) -> None:
 def _check_files(values: Mapping[str, Any]) -> None:
     source = values["data"].get("source", {})
     given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
-    frozen = {"metric": values["metric"], "autoencoder": values["autoencoder"]}
+    frozen = {"extractor": values["extractor"], "autoencoder": values["autoencoder"]}
     frozen |= {f"text.encoders.{name}": part for name, part in values["text"].get("encoders", {}).items()}
     given |= {f"{place}.weights": part.get("weights") for place, part in frozen.items()}
     from_hub = names.own_class(str(values["autoencoder"].get("_target_"))) == "DiffusersAutoencoder"

@@ -20,7 +20,7 @@ from flowzoo.paths import user_path
 # and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
 # random streams, trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
 NOT_IN_HASH = (
-    *("runs", "sweep", "hydra", "stack", "logger", "metric", "solver", "evaluation", "halving"),
+    *("runs", "sweep", "hydra", "stack", "logger", "extractor", "metric", "solver", "evaluation", "halving"),
     *("sigma_data", "captions", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
     *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )
@@ -50,7 +50,7 @@ def comparable(cfg: Config, without: Iterable[str] = ("logger", "hydra")) -> dic
 
 
 def part_identity(part: Config) -> dict[str, Any]:
-    """`comparable` of one part alone, with every file that it names by its content: what decides a metric's features.
+    """`comparable` of one part alone, with every file that it names by its content: what decides features.
 
     The batch size of our own classes is left out: it changes nothing but the memory that they need.
     """

@@ -26,7 +26,7 @@ AS_TYPED = ("run", "prompt", "prompts", "out")
 
 # What may be said anew about a trained run: how it is sampled and scored, on what machine, and where its data lie now.
 OPEN = (
-    *("solver", "metric", "evaluation", "trainer.accelerator", "trainer.precision", "trainer.compile"),
+    *("solver", "extractor", "metric", "evaluation", "trainer.accelerator", "trainer.precision", "trainer.compile"),
     *("data.source.path", "data.source.val_path", "data.cache", "data.workers"),
 )
 # Where the weights of a frozen network lie now: they are known by their content, and no others are taken.

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from flowzoo.job import Evaluation, Setting, Stack
+from flowzoo.metrics.fid import FID
 from flowzoo.runs.store import RunError
 from flowzoo.scoring import Judge
 from flowzoo.scoring_loop import Sampler
@@ -28,9 +29,10 @@ class Halving:
         self.rungs = first.halving
         self.at = self.rungs.before(first.loop.steps, first.loop.batch_size)
         if self.at:
-            self.judge = Judge(replace(first, evaluation=_judged(first.evaluation, self.rungs)))
-            if self.judge.no_fid:
-                raise RunError(f"halving judges by FID; {self.judge.no_fid}")
+            fid = FID()
+            self.judge = Judge(replace(first, evaluation=_judged(first.evaluation, self.rungs, fid)))
+            if fid.none:
+                raise RunError(f"halving judges by FID; {fid.none}")
 
     def after(self, step: int) -> int | None:
         """The step of the first rung past `step`; None past the last one."""
@@ -62,7 +64,7 @@ class Halving:
         for first in range(0, len(places), sampler.at_once):
             members = range(first, min(first + sampler.at_once, len(places)))
             scores = sampler.score(members, Setting(rungs.steps, rungs.guidance), lambda n: None)
-            fids += [one.fid for one in scores if one.fid is not None]
+            fids += [fid for one in scores if (fid := one.numbers["fid"]) is not None]
         torch.compiler.reset()
         return fids
 
@@ -81,9 +83,9 @@ class Halving:
         Console().print(told, highlight=False, soft_wrap=True, markup=False)
 
 
-def _judged(evaluation: Evaluation, rungs: Rungs) -> Evaluation:
+def _judged(evaluation: Evaluation, rungs: Rungs, fid: FID) -> Evaluation:
     """How rungs are scored: in one setting, and without a shift of the run's own, which would not compare."""
     solver = copy(evaluation.solver)
     solver.shift = 1.0
     settings = (Setting(rungs.steps, rungs.guidance),)
-    return replace(evaluation, samples=rungs.samples, settings=settings, solver=solver)
+    return replace(evaluation, samples=rungs.samples, settings=settings, solver=solver, metrics=(fid,))

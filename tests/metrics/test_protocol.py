@@ -12,6 +12,7 @@ from flowzoo.scoring import Judge
 BASE: dict[str, Any] = {
     "extractor": {"name": "a", "weights_sha256": "0", "resize": "bicubic", "dtype": "float32", "dim": 64},
     "autoencoder": {"_target_": "Pixels", "gain": 1},
+    "metrics": [{"name": "fid"}, {"name": "clip"}],
     "n_samples": 2000,
     "reference": "f",
     "n_reference": 10_000,
@@ -24,6 +25,8 @@ def test_everything_moves_the_hash() -> None:
     changes: list[dict[str, Any]] = [
         *({"extractor": BASE["extractor"] | {key: "changed"}} for key in BASE["extractor"]),
         {"autoencoder": {"_target_": "BlockPCA", "gain": 1}},
+        {"metrics": [{"name": "fid"}]},
+        {"metrics": [{"name": "fid"}, {"name": "clip", "version": 2}]},
         {"n_samples": 1000},
         {"reference": "g"},
         {"n_reference": 5000},
@@ -60,11 +63,15 @@ def test_all_that_makes_a_metric_is_part_of_the_protocol(tmp_path):
         (job,) = jobs_of([cfg])
         return Judge(job).protocol
 
-    own = [f"metric._target_={__name__}.Blurred", "+metric.sigma=1"]
-    one, other = protocol(*own), protocol(*own[:1], "+metric.sigma=2.0")
+    own = [f"extractor._target_={__name__}.Blurred", "+extractor.sigma=1"]
+    one, other = protocol(*own), protocol(*own[:1], "+extractor.sigma=2.0")
     assert one != other
     assert len(list((tmp_path / ".cache").iterdir())) == 2  # nor do they share a reference
-    assert protocol(*own[:1], "+metric.sigma=1.0") == one
+    assert protocol(*own[:1], "+extractor.sigma=1.0") == one
     assert protocol() not in (one, other)
     copied = shutil.copyfile(SHIPPED, tmp_path / "same.safetensors")
-    assert protocol() == protocol("metric=clip_file", f"metric.weights={copied}") == protocol("+metric.batch_size=64")
+    assert (
+        protocol()
+        == protocol("extractor=clip_file", f"extractor.weights={copied}")
+        == protocol("+extractor.batch_size=64")
+    )

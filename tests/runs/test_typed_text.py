@@ -55,7 +55,7 @@ def test_numbers_elsewhere_stay_numbers():
 
 
 def test_commas_are_several_texts_and_null_is_none():
-    several, none = parse(["sweep=2024_1,12e4567,true", "metric.weights=null"])
+    several, none = parse(["sweep=2024_1,12e4567,true", "extractor.weights=null"])
     assert list(several.sweep_string_iterator()) == ["2024_1", "12e4567", "true"]
     assert none.value() is None
 
@@ -84,13 +84,13 @@ def test_several_texts_need_a_multirun(word):
 @pytest.mark.parametrize("multirun", [False, True])
 def test_configs_hold_what_was_typed(multirun):
     words = ["sweep=2026_11_26", "runs=12e4567", "data=folder", "data.name=1_0", "data.source.path=20_24"]
-    words += ["data.source.names={0:zero}", "data.source.template=a {name}", "metric.weights=null"]
+    words += ["data.source.names={0:zero}", "data.source.template=a {name}", "extractor.weights=null"]
     with config_loader() as loader:
         (cfg,) = compose_jobs(loader, "train", words, multirun=multirun)
     source = cfg.data.source
     assert (cfg.sweep, cfg.runs, cfg.data.name, source.path) == ("2026_11_26", "12e4567", "1_0", "20_24")
     assert OmegaConf.to_container(source.names) == {"0": "zero"}
-    assert (source.template, cfg.metric.weights) == ("a {name}", None)
+    assert (source.template, cfg.extractor.weights) == ("a {name}", None)
 
 
 def test_options_are_named_by_files(tmp_path):
@@ -110,7 +110,7 @@ def test_options_are_named_by_files(tmp_path):
         ("sweep: null", "sweep=null: allowed is a name of one folder"),
         ("runs: ''", "runs=: allowed is the name of a folder"),
         ("data: {name: 1e3}", "data.name=1000.0: this is no text"),
-        ("metric: {weights: [a]}", r"metric.weights=\['a'\]: this is no text"),
+        ("extractor: {weights: [a]}", r"extractor.weights=\['a'\]: this is no text"),
     ],
 )
 def test_a_config_file_that_has_something_else_is_refused(tmp_path, content, words):
