@@ -30,7 +30,7 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.randomness import word
-from flowzoo.runs.check import check_patches
+from flowzoo.runs.check import check_optimizer, check_patches
 from flowzoo.runs.files import Refused, RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
@@ -50,6 +50,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         RunError: a run was trained on other images, or the jobs on different ones.
     """
     cfg, folders = cfgs[0], folders or [run_folder(one) for one in cfgs]
+    check_optimizer(cfg)
     train, val = sources_of(cfg)
     for one, folder in zip(cfgs, folders, strict=True):
         if refusal := other_data(one, folder, train):

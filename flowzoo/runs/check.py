@@ -271,8 +271,12 @@ def _check_there(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}={_shown(part)}: allowed is a part that names its class, _target_")
         if "_target_" not in part:
             raise ValueError(f"{place}={_shown(part)}: it names no class; allowed is a part with _target_")
+    sections = (
+        *SECTIONS,
+        *(f"{key}." for key in ("optimizer", "ema") if names.own_class(str(values[key]["_target_"]))),
+    )
     for key in LIMITS:
-        if key.startswith(SECTIONS) and _at(values, key, missing=LIMITS) is LIMITS:
+        if key.startswith(sections) and _at(values, key, missing=LIMITS) is LIMITS:
             raise ValueError(f"{key} is missing: it has no default, give {key}=...")
 
 

@@ -120,8 +120,7 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
 def _options(loader: ConfigLoader, command: str, search: list[str]) -> SimpleNamespace:
     """The keys of conf/<command>.yaml that are no groups, with their defaults; None where there is none."""
     whole = loader.load_configuration(command, search, RunMode.RUN)
-    groups = ("hydra", *whole.hydra.runtime.choices)
-    keys = [str(key) for key in whole if key not in groups]
+    keys = [str(key) for key in whole if key != "hydra" and not loader.get_group_options(str(key), ObjectType.CONFIG)]
     return SimpleNamespace(**{key: None if OmegaConf.is_missing(whole, key) else whole[key] for key in keys})
 
 

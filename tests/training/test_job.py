@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from flowzoo import scoring
 from flowzoo.build import trained_job
+from flowzoo.metrics import fid
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
@@ -150,7 +151,7 @@ def test_interrupted_while_scoring_keeps_its_rows(
     undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = tiny(*STEPS, runs="scoring")
-    real, calls = scoring.frechet_distance, []
+    real, calls = fid.frechet_distance, []
 
     def dies(*args: Any) -> float:
         calls.append(1)
@@ -159,7 +160,7 @@ def test_interrupted_while_scoring_keeps_its_rows(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "frechet_distance", dies)
+        patch.setattr(fid, "frechet_distance", dies)
         with pytest.raises(KeyboardInterrupt):
             run_group([cfg])
     assert len(Run.open(run_folder(cfg)).rows()) == 2
@@ -271,14 +272,14 @@ def test_sigterm_while_scoring_says_how_it_stands(
     undisturbed: DictConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = tiny(*STEPS, runs="terminated")
-    real = scoring.frechet_distance
+    real = fid.frechet_distance
 
     def told_to_stop(*args: Any) -> float:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "frechet_distance", told_to_stop)
+        patch.setattr(fid, "frechet_distance", told_to_stop)
         with pytest.raises(Interrupted, match="stopped"):
             run_group([cfg])
     assert Run.open(run_folder(cfg)).state == "preempted"

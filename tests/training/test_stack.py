@@ -222,10 +222,10 @@ def test_all_diverge(jobs: Jobs) -> None:
 
 
 def test_interrupted_while_scoring_keeps_its_rows(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowzoo import scoring
+    from flowzoo.metrics import fid
 
     cut, undisturbed = (jobs(runs, ["rf", "edm_rf"], *SHORT) for runs in ("cut", "undisturbed"))
-    real, calls = scoring.frechet_distance, []
+    real, calls = fid.frechet_distance, []
 
     def dies(*args: Any) -> float:
         calls.append(1)
@@ -234,7 +234,7 @@ def test_interrupted_while_scoring_keeps_its_rows(jobs: Jobs, monkeypatch: pytes
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "frechet_distance", dies)
+        patch.setattr(fid, "frechet_distance", dies)
         with pytest.raises(KeyboardInterrupt):
             run_group(cut)
     assert sum(len(Run.open(run_folder(cfg)).rows()) for cfg in cut) == 5
