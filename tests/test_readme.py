@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from hydra.types import RunMode
 from PIL import Image
+from torch import Tensor
 
 import analysis.report
 from flowzoo.content import SHIPPED
+from flowzoo.formulation import part
+from flowzoo.formulation.timestep import TimestepSampler
 from flowzoo.runs.config import check_jobs, config_loader, jobs_of
 from flowzoo.runs.hydras import arguments
 from sweeps.definition import load
@@ -210,7 +213,8 @@ def test_links_lead_somewhere(page):
 
 def test_python_without_hydra(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shown, *blocks = fenced(EXTENDING, "python")
+    shown, inside, *blocks = fenced(EXTENDING, "python")
+    exec(inside, vars(part) | {"TimestepSampler": TimestepSampler, "Tensor": Tensor})
     assert shown in (ROOT / "examples" / "add_your_own" / "laplace.py").read_text()
     toy, batches, ranks = blocks
     exec(toy, {})

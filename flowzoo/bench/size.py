@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from flowzoo.bench.report import Report
-from flowzoo.formulation.names import TABLE, file_name
+from flowzoo.formulation.names import TABLE
+from flowzoo.formulation.spelling import file_name
 from flowzoo.runs.arguments import above_zero, positive
 from flowzoo.runs.check import check_train
 from flowzoo.runs.config import compose_jobs, config_loader

@@ -97,7 +97,7 @@ class Formulation:
             other = type(sampler).__name__
             raise ValueError(limits.no_other_law(kind, other if not isinstance(sampler, Uniform) else "a shift"))
         predicted, measured = type(target).__name__, type(loss).__name__
-        if loss.clip is None and limits.diverges(kind, predicted, measured):
+        if loss.clip is None and loss.space is not None and limits.diverges(schedule, target, loss.space):
             raise ValueError(limits.no_clip(kind, predicted, measured))
         if not isinstance(weighting, Plain) and not isinstance(loss, OnTarget):
             raise ValueError(limits.no_weighting_of_a_loss(type(weighting).__name__, measured))

@@ -7,18 +7,22 @@ and that of y' = p' x0 + q' eps are proportional, and an error measured in y' is
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowzoo.formulation import limits
+from flowzoo.formulation.part import POSITIVE, Part, Range
 from flowzoo.formulation.schedule import State
 from flowzoo.formulation.target import X0, Eps, Target, Velocity
 
 
-class Loss(ABC):
+class Loss(Part, ABC):
     """What a loss has to say; derive from it to add one."""
 
+    place = "path.loss"
+    space: Target | None = None  # that the error is measured in, with the same word; None for any other loss
     clip: float | Tensor | None = None  # the largest weight
 
     @abstractmethod
@@ -29,6 +33,8 @@ class Loss(ABC):
 class OnTarget(Loss):
     """The error of what the network predicts, as it is: weight 1."""
 
+    word = "target"
+
     def weight(self, s: State, determinant: Tensor) -> Tensor:
         return torch.ones_like(s.a)
 
@@ -37,10 +43,11 @@ class _OnSpace(Loss):
     """Of another target; weights above `clip` > 0 (None: no clip) are cut to it. ValueError for another clip."""
 
     space: Target
+    ranges: ClassVar[Mapping[str, Range]] = {"clip": POSITIVE}
 
     def __init__(self, clip: float | Tensor | None = None) -> None:
         if clip is not None:
-            limits.check_clip(clip)
+            self.check(clip=clip)
         self.clip = clip
 
     def weight(self, s: State, determinant: Tensor) -> Tensor:
@@ -52,18 +59,21 @@ class _OnSpace(Loss):
 class OnX0(_OnSpace):
     """The error of the data."""
 
+    word = "x0"
     space = X0()
 
 
 class OnEps(_OnSpace):
     """The error of the noise."""
 
+    word = "eps"
     space = Eps()
 
 
 class OnVelocity(_OnSpace):
     """The error of the flow velocity."""
 
+    word = "velocity"
     space = Velocity()
 
 

@@ -6,12 +6,13 @@ the other: sigma = 80 on edm(-1.20,0.60) is 1 - t = 7e-21, which t cannot hold.
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from flowzoo.formulation import limits
+from flowzoo.formulation.part import POSITIVE, REAL, Part, Range
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
 
@@ -45,13 +46,17 @@ def karras_levels(steps: int, sigma_max: float = SIGMA_MAX) -> Tensor:
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-class Schedule(ABC):
+class Schedule(Part, ABC):
     """What a schedule has to say; derive from it to add one."""
 
+    place = "path.schedule"
     sigma_start: float = math.inf  # sigma at t = 1, or the highest level that sampling starts from
     fixed_law: bool = False  # the timestep law is part of the path: only the uniform sampler fits
     euler_t: bool = True  # Euler steps in t are offered
     uniform_t: bool = True  # a grid uniform in t is offered
+    # How a, b and the velocity's determinant a b' - b a' go to 0 or infinity: powers of t at data, of 1 - t at noise.
+    # None: it cannot be said, or training meets levels alone, which have no ends.
+    ends: ClassVar[tuple[tuple[float, float], ...] | None] = None
 
     @abstractmethod
     def at_t(self, t: Tensor) -> State:
@@ -77,6 +82,9 @@ class Schedule(ABC):
 class RF(Schedule):
     """Rectified flow, paper sec. 3."""
 
+    word = "rf"
+    ends = ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
+
     def at_t(self, t: Tensor) -> State:
         # paper eq. 13
         return State(t, 1 - t, t, -torch.ones_like(t), torch.ones_like(t))
@@ -88,6 +96,9 @@ class RF(Schedule):
 
 class Cosine(Schedule):
     """Nichol and Dhariwal's schedule as in paper sec. 3."""
+
+    word = "cos"
+    ends = ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
 
     def at_t(self, t: Tensor) -> State:
         # paper sec. 3: a = cos(pi t/2), b = sin(pi t/2); as a sine the first is exactly 0 at t = 1
@@ -165,6 +176,8 @@ def _log_product(c: float, d: float, n: Tensor) -> Tensor:
 class LDMLinear(_Levels):
     """Latent diffusion's schedule, sqrt(beta_s) linear in s (paper sec. 3); abar(1) is not 0: sigma(1) = 14.6."""
 
+    word = "linear"
+
     _r0 = math.sqrt(0.00085)
     _d = (math.sqrt(0.012) - _r0) / (_Levels.T - 1)
     # 1 - beta_s = (1 - r_s)(1 + r_s), r_s = sqrt(beta_s) = r_0 + s d
@@ -173,6 +186,8 @@ class LDMLinear(_Levels):
 
 class DDPMLinear(_Levels):
     """Ho et al. 2020: beta_s linear in s from 1e-4 to 0.02."""
+
+    word = "ddpm_linear"
 
     factors = ((1 - 1e-4, -(0.02 - 1e-4) / (_Levels.T - 1)),)
 
@@ -202,12 +217,15 @@ class EDM(_VarianceExploding):
     `P_m`, `P_s` > 0: numbers, or tensors with a leading variant axis, [V, 1]. Out of range: ValueError.
     """
 
+    word = "edm"
+    ranges: ClassVar[Mapping[str, Range]] = {"P_m": REAL, "P_s": POSITIVE}
+    # sigma has every moment, but not its derivative
+    ends = ((0.0, 0.0), (0.0, 0.0), (-math.inf, -math.inf))
     # one step of 1/N in t goes from 80 to exp(P_m + P_s Phi^-1(1 - 1/N)), 0.86 for edm(-1.20,0.60) at 25 steps
     uniform_t = False
 
     def __init__(self, P_m: float | Tensor, P_s: float | Tensor) -> None:
-        limits.check_P_m(P_m)
-        limits.check_P_s(P_s)
+        self.check(P_m=P_m, P_s=P_s)
         self.P_m, self.P_s = P_m, P_s
 
     def at_t(self, t: Tensor) -> State:
@@ -230,6 +248,9 @@ class EDM(_VarianceExploding):
 class EDMRF(_VarianceExploding):
     """EDM's network with rf's law of the log-SNR (paper sec. 3, read as the law of lambda)."""
 
+    word = "edm_rf"
+    ends = ((0.0, 0.0), (1.0, -1.0), (0.0, -2.0))
+
     def at_t(self, t: Tensor) -> State:
         return self._state(t, t / (1 - t), 1 / (1 - t) ** 2)
 
@@ -239,6 +260,9 @@ class EDMRF(_VarianceExploding):
 
 class EDMCosine(_VarianceExploding):
     """EDM's network with cosine's law of the log-SNR (paper sec. 3, read as the law of lambda)."""
+
+    word = "edm_cos"
+    ends = ((0.0, 0.0), (1.0, -1.0), (0.0, -2.0))
 
     def at_t(self, t: Tensor) -> State:
         # tan(pi t/2), exactly infinite at t = 1

@@ -5,15 +5,23 @@ Parameters are numbers, or tensors with a leading variant axis: [V, 1] against u
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowzoo.formulation import limits
+from flowzoo.formulation.part import MODE_S, MODE_S_MAX, POSITIVE, REAL, Part, Range
 
 
-class TimestepSampler(ABC):
-    """What a timestep sampler has to say; derive from it to add one."""
+class TimestepSampler(Part, ABC):
+    """What a timestep sampler has to say; derive from it to add one.
+
+    A law that equals a simpler one for some parameters says so in `equals`, a static method of its parameters: it
+    returns the word and the parameters of the simpler one, as which it is named and hashed, else None.
+    """
+
+    place = "sampler"
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
@@ -33,8 +41,10 @@ def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
 class Shiftable(TimestepSampler):
     """A law whose draws may be moved by `shifted`; `shift` > 0, else ValueError. Provide `law` and `law_density`."""
 
+    ranges: ClassVar[Mapping[str, Range]] = {"shift": POSITIVE}
+
     def __init__(self, shift: float | Tensor = 1.0) -> None:
-        limits.check_sampler_shift(shift)
+        self.check(shift=shift)
         self.shift = shift
 
     @abstractmethod
@@ -55,6 +65,8 @@ class Shiftable(TimestepSampler):
 
 
 class Uniform(Shiftable):
+    word = "uniform"
+
     def law(self, u: Tensor) -> Tensor:
         return u
 
@@ -68,11 +80,16 @@ class LogitNormal(TimestepSampler):
     A shift adds ln shift to logit t, so it is part of m.
     """
 
+    word = "lognorm"
+    ranges: ClassVar[Mapping[str, Range]] = {"m": REAL, "s": POSITIVE, "shift": POSITIVE}
+
     def __init__(self, m: float | Tensor, s: float | Tensor, shift: float = 1.0) -> None:
-        limits.check_lognorm_m(m)
-        limits.check_lognorm_s(s)
-        limits.check_sampler_shift(shift)
+        self.check(m=m, s=s, shift=shift)
         self.m, self.s = m if shift == 1 else m + math.log(shift), s
+
+    @staticmethod
+    def equals(m: float, s: float, shift: float) -> tuple[str, float, float] | None:
+        return ("lognorm", m + math.log(shift), s) if shift > 0 and shift != 1 else None
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.sigmoid(self.m + self.s * torch.special.ndtri(u))
@@ -86,10 +103,21 @@ class LogitNormal(TimestepSampler):
 class Mode(Shiftable):
     """Heavy-tailed, -1 <= s <= 2/(pi-2): positive s favours the middle, negative s the ends, s = 0 is uniform."""
 
+    word = "mode"
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "s": Range(-1.0, MODE_S_MAX, allowed=f"-1 <= s <= 2/(pi-2) = {MODE_S_MAX!r}"),
+        "shift": POSITIVE,
+    }
+    rounded: ClassVar[Mapping[str, tuple[float, ...]]] = {"s": MODE_S}
+
     def __init__(self, s: float | Tensor, shift: float | Tensor = 1.0) -> None:
-        limits.check_mode_s(s)
+        self.check(s=s)
         self.s = s
         super().__init__(shift)
+
+    @staticmethod
+    def equals(s: float, shift: float) -> tuple[str, float] | None:
+        return ("uniform", shift) if s == 0 else None
 
     def law(self, u: Tensor) -> Tensor:
         # paper eq. 20 at 1 - u: the same law, increasing in u
@@ -113,6 +141,8 @@ class Mode(Shiftable):
 
 class CosMap(Shiftable):
     """Gives rf the log-SNR law of the cosine schedule."""
+
+    word = "cosmap"
 
     def law(self, u: Tensor) -> Tensor:
         # paper eq. 21, 1 - 1/(tan(pi u/2) + 1), as sin/(sin + cos): exact in both tails

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowzoo.formulation import names
+from flowzoo.formulation import declared
 from flowzoo.runs.check import LIMITS, POSITIVE, Limit
 from flowzoo.runs.identity import CONTENT, content_of
 
@@ -41,7 +41,7 @@ def _written(raw: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, A
     for key, limit in FORMS.items():
         out = _replaced(out, key.split("."), partial(_formed, limit))
     parts = {key: _floats(resolved[key]) for key in FORMULATION if key in resolved}
-    simple = names.simplest(parts)
+    simple = declared.simplest(parts)
     for key in parts:
         if key not in simple:
             out = {name: value for name, value in out.items() if name != key}
@@ -72,5 +72,5 @@ def _floats(part: Any) -> Any:
     """Every parameter of a formulation's parts that is a number is real, where the part is one of ours."""
     if not isinstance(part, Mapping):
         return part
-    ours = names.own_class(str(part.get("_target_"))) is not None
+    ours = declared.own_class(str(part.get("_target_"))) is not None
     return {k: float(v) + 0.0 if ours and type(v) in (int, float) else _floats(v) for k, v in part.items()}

@@ -11,16 +11,18 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from flowzoo.formulation import names
+from flowzoo.formulation import declared
+from flowzoo.formulation.check import check as check_formulation
+from flowzoo.formulation.check import check_solver
 from flowzoo.network_file import CLIP, DETECTOR, KL, Kind, check_weights, is_hub_name
 from flowzoo.paths import user_path
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import BESIDE, check_keys
-from flowzoo.runs.signatures import signature_of
 from flowzoo.runs.store import RunError, explained
 from flowzoo.runs.text import check_text
+from flowzoo.signatures import signature_of
 
 
 class Limit(NamedTuple):
@@ -244,8 +246,8 @@ def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
 def check_values(values: Mapping[str, Any]) -> None:
     """As `check_stored`, of a config that is resolved."""
     _check_there(values)
-    names.check(values["path"], values["sampler"], values.get("weighting"))
-    names.check_solver(values["solver"], values["path"])
+    check_formulation(values["path"], values["sampler"], values.get("weighting"))
+    check_solver(values["solver"], values["path"])
     check_text(values)
     check_limits(values, LIMITS)
     if is_stacked(values):
@@ -348,14 +350,14 @@ def _check_files(values: Mapping[str, Any]) -> None:
     frozen = {"extractor": values["extractor"], "autoencoder": values["autoencoder"]}
     frozen |= {f"text.encoders.{name}": part for name, part in values["text"].get("encoders", {}).items()}
     given |= {f"{place}.weights": part.get("weights") for place, part in frozen.items()}
-    from_hub = names.own_class(str(values["autoencoder"].get("_target_"))) == "DiffusersAutoencoder"
+    from_hub = declared.own_class(str(values["autoencoder"].get("_target_"))) == "DiffusersAutoencoder"
     for key, path in given.items():
         if key == "autoencoder.weights" and from_hub and is_hub_name(path):
             continue
         if path is not None and not user_path(path).exists():
             raise ValueError(f"{key}={path}: there is no such file or folder")
     for place, part in frozen.items():
-        path, cls = part.get("weights"), names.own_class(str(part.get("_target_")))
+        path, cls = part.get("weights"), declared.own_class(str(part.get("_target_")))
         if path is not None and cls in KINDS:
             try:
                 check_weights(user_path(path), KINDS[cls])

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from flowzoo.content import SHIPPED_WITH, sha256_of
-from flowzoo.formulation import names
+from flowzoo.formulation import declared, names
 from flowzoo.paths import user_path
 
 # Keys that can change neither a weight nor which weights are kept. `sigma_data` and `captions` are inside path.target
@@ -45,7 +45,7 @@ def comparable(cfg: Config, without: Iterable[str] = ("logger", "hydra")) -> dic
     skipped = set(without)  # key by key: the logger's config asks for this hash
     values = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in skipped}
     content = values.pop(CONTENT, None) or content_of(values)
-    values = names.simplest(values)
+    values = declared.simplest(values)
     return {key: _comparable(value, key, content) for key, value in values.items()}
 
 
@@ -56,7 +56,7 @@ def part_identity(part: Config) -> dict[str, Any]:
     """
     values: Any = OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
     content = {place: sha256_of(path) for place, path in _weights(values, "")}
-    if names.own_class(str(values.get("_target_"))):
+    if declared.own_class(str(values.get("_target_"))):
         values = {key: value for key, value in values.items() if key != "batch_size"}
     return _comparable(values, "", content)
 
@@ -67,7 +67,7 @@ def _comparable(node: Any, place: str, content: Mapping[str, str]) -> Any:
     if isinstance(node, Mapping):
         inside = {str(key): value for key, value in node.items() if key not in _HYDRAS}
         told = {key: _comparable(value, _join(place, key), content) for key, value in inside.items()}
-        return told | ({"_target_": names.word_of(str(node["_target_"]))} if "_target_" in node else {})
+        return told | ({"_target_": declared.word_of(str(node["_target_"]))} if "_target_" in node else {})
     if isinstance(node, list | tuple):
         return [_comparable(value, _join(place, str(i)), content) for i, value in enumerate(node)]
     if isinstance(node, float) and node.is_integer():
@@ -94,7 +94,7 @@ def _weights(node: Any, place: str) -> Iterator[tuple[str, Path]]:
     A part without weights of its own may have those that come with the package.
     """
     if isinstance(node, Mapping):
-        shipped = SHIPPED_WITH.get(names.own_class(str(node.get("_target_"))) or "")
+        shipped = SHIPPED_WITH.get(declared.own_class(str(node.get("_target_"))) or "")
         for key, value in node.items():
             at, named = _join(place, str(key)), str(key) == "weights" or str(key).endswith("_weights")
             if value is None and key == "weights" and shipped:

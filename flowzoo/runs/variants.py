@@ -4,7 +4,9 @@ from functools import cache
 
 from hydra.core.config_store import ConfigStore
 
-from flowzoo.formulation.names import TABLE, family, file_name, word_of
+from flowzoo.formulation.declared import word_of
+from flowzoo.formulation.names import TABLE, family
+from flowzoo.formulation.spelling import file_name
 from flowzoo.runs.hydras import share_the_store
 
 

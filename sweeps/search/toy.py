@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flowzoo.formulation.limits import check_lognorm_m, check_lognorm_s
+from flowzoo.formulation.declared import SAMPLERS
 from sweeps.search.objective import Verdict
 
 BEST_FID, BEST_CLIP = (0.0, 1.0), (0.5, 0.6)  # m, s of the paper's best by FID and by CLIP score, roughly
@@ -29,8 +29,8 @@ class Toy:
         for ends in (low, high):
             if set(ends) != {"sampler.m", "sampler.s"}:
                 raise ValueError(f"parameters {', '.join(ends)}: the toy takes sampler.m and sampler.s")
-            check_lognorm_m(ends["sampler.m"])
-            check_lognorm_s(ends["sampler.s"])
+            for key, value in ends.items():
+                SAMPLERS["LogitNormal"].check(key.removeprefix("sampler."), value)
 
     def described(self) -> Mapping[str, object]:
         return {}

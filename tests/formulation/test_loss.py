@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.testing import assert_close
 
-from flowzoo.formulation import limits, loss, names, schedule, target, timestep, weighting
+from flowzoo.formulation import declared, limits, loss, names, schedule, target, timestep, weighting
+from flowzoo.formulation.check import check
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator
@@ -85,7 +86,7 @@ def test_a_clip_is_needed_where_the_mean_weight_is_infinite(
 ) -> None:
     """By how the weight grows towards both ends: its mean over t is finite if t weight(t) goes to 0 there."""
     given = (path, TARGETS[prediction], timestep.Uniform())
-    needed = limits.diverges(type(path).__name__, type(TARGETS[prediction]).__name__, LOSSES[measured].__name__)
+    needed = limits.diverges(path, TARGETS[prediction], TARGETS[measured])
     c = Formulation(*given, LOSSES[measured](ENDLESS))
     near = torch.tensor([1e-8, 1e-10], dtype=torch.float64)
     u = torch.stack([near, 1 - near])
@@ -187,14 +188,14 @@ def test_a_weighting_of_a_loss_measured_elsewhere_is_refused() -> None:
 @pytest.mark.parametrize(("prediction", "measured"), itertools.product(NINE, NINE))
 def test_names_of_the_nine(prediction: str, measured: str) -> None:
     config = names.parse("rf" if prediction == "velocity" else f"{prediction}/rf")
-    own = next(part for part in names.LOSSES.values() if part.word == measured)
+    own = next(part for part in declared.LOSSES.values() if part.word == measured)
     for clip in (None, 50.0):
         path = config["path"] | {"loss": {"_target_": own.target, "clip": clip}}
         if prediction == measured:
             assert names.variant_name(path, config["sampler"]) == names.variant_name(**config)
-        elif clip is None and limits.diverges("RF", type(TARGETS[prediction]).__name__, own.cls):
+        elif clip is None and limits.diverges(schedule.RF(), TARGETS[prediction], TARGETS[measured]):
             with pytest.raises(ValueError, match=f"path/loss={measured} .* prediction of {prediction} on rf"):
-                names.check(path, config["sampler"])
+                check(path, config["sampler"])
         else:
             name = names.variant_name(path, config["sampler"])
             assert name.endswith(f"/loss_{measured}" + ("" if clip is None else "(clip=50.00)"))

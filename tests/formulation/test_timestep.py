@@ -1,13 +1,16 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from torch.testing import assert_close
 
-from flowzoo.formulation import limits, names
+from flowzoo.formulation import declared, names
+from flowzoo.formulation.check import check
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.limits import MODE_S_MAX
+from flowzoo.formulation.part import REAL
 from flowzoo.formulation.schedule import EDMRF, RF, Cosine
 from flowzoo.formulation.target import F
 from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
@@ -86,25 +89,27 @@ def test_lognorm_median_and_width() -> None:
 @pytest.mark.parametrize("s", [0, 0.0, -0.0])
 def test_a_law_that_names_take_for_a_simpler_one_is_that_one_to_the_last_bit(s: float) -> None:
     given = {"_target_": "flowzoo.formulation.timestep.Mode", "s": s}
-    simpler = instantiate(names.resolved(given))
+    simpler = instantiate(declared.resolved(given))
     assert isinstance(simpler, Uniform)
     assert torch.equal(instantiate(given).quantile(U), simpler.quantile(U))
 
 
 def test_laws_resolve_until_none_is_simpler(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a shift of alpha will: one of lognorm(m, s) is lognorm(m + ln alpha, s)."""
-    shifted = names.Part(
-        "shifted",
-        "flowzoo.formulation.timestep.Shifted",
-        dict.fromkeys(("m", "s", "alpha"), limits.check_lognorm_m),
+    shifted = replace(
+        declared.SAMPLERS["LogitNormal"],
+        word="shifted",
+        target="flowzoo.formulation.timestep.Shifted",
+        ranges=dict.fromkeys(("m", "s", "alpha"), REAL),
+        defaults={},
         equals=lambda m, s, alpha: ("lognorm", m + math.log(alpha), s),
     )
-    monkeypatch.setitem(names.SAMPLERS, "Shifted", shifted)
+    monkeypatch.setitem(declared.SAMPLERS, "Shifted", shifted)
     law = {"_target_": shifted.target, "m": 0.5, "s": 1, "alpha": 3}
-    assert names.resolved(law) == {**names.TABLE["rf/lognorm(0.00,1.00)"]["sampler"], "m": 0.5 + math.log(3), "s": 1}
+    assert declared.resolved(law) == {**names.TABLE["rf/lognorm(0.00,1.00)"]["sampler"], "m": 0.5 + math.log(3), "s": 1}
     assert names.variant_name(names.TABLE["rf"]["path"], law) == f"rf/lognorm({0.5 + math.log(3)!r},1.00)"
     for other in ({**law, "alpha": "3"}, {**law, "alpha": True}, {"_target_": shifted.target}):
-        assert names.resolved(other) == other  # `check` refuses them
+        assert declared.resolved(other) == other  # `check` refuses them
 
 
 SHIFTED = [
@@ -147,7 +152,7 @@ def test_shifted_laws_resolve_to_the_simplest_of_the_same_bits(alpha: float) -> 
         ({**lognorm, "shift": alpha}, {**lognorm, "m": 0.5 + math.log(alpha)}),
         ({"_target_": module + "Mode", "s": 0.0, "shift": alpha}, {"_target_": module + "Uniform", "shift": alpha}),
     ]:
-        simple = names.resolved(given)
+        simple = declared.resolved(given)
         assert simple == {key: value for key, value in expected.items() if (key, value) != ("shift", 1.0)}
         assert torch.equal(instantiate(given).quantile(U), instantiate(simple).quantile(U))
     assert names.variant_name(names.TABLE["rf"]["path"], {**lognorm, "shift": 1}) == "rf/lognorm(0.50,0.60)"
@@ -158,12 +163,12 @@ def test_a_shift_out_of_range_is_refused(shift: object) -> None:
     for word, values in (("Uniform", {}), ("LogitNormal", {"m": 0.0, "s": 1.0}), ("Mode", {"s": 0.5}), ("CosMap", {})):
         law = {"_target_": f"flowzoo.formulation.timestep.{word}", **values, "shift": shift}
         with pytest.raises(ValueError, match=r"sampler\.shift = "):
-            names.check(names.TABLE["rf"]["path"], law)
+            check(names.TABLE["rf"]["path"], law)
 
 
 def test_a_path_that_is_its_law_takes_no_shift() -> None:
     law = {"_target_": "flowzoo.formulation.timestep.Uniform", "shift": 3.0}
     with pytest.raises(ValueError, match=r"edm takes the uniform sampler only, not uniform\(shift=3\.00\)"):
-        names.check(names.TABLE["edm(0.00,0.60)"]["path"], law)
+        check(names.TABLE["edm(0.00,0.60)"]["path"], law)
     with pytest.raises(ValueError, match="takes the uniform sampler only"):
         Formulation(EDMRF(), F(0.5), Uniform(3.0))

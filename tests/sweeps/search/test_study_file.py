@@ -41,7 +41,7 @@ MISTAKES = {
     "with log": {"parameters": {"sampler.s": {"low": -0.5, "high": 0.5, "log": True}}},
     "'a': allowed is a finite number": {"parameters": {"sampler.s": {"low": "a", "high": 0.5}}},
     "allowed is {low": {"parameters": {"sampler.s": [0, 1]}},
-    "mode's s = 9.0": {"parameters": {"sampler.s": {"low": 0.0, "high": 9.0}}},
+    "sampler.s = 9.0": {"parameters": {"sampler.s": {"low": 0.0, "high": 9.0}}},
     "sampler.x": {"parameters": {"sampler.x": {"low": 0.0, "high": 1.0}}},
     "optimizer.lr=0": {"parameters": {"optimizer.lr": {"low": 0.0, "high": 1.0}}},
     "solver.shift = -1": {"parameters": {"solver.shift": {"low": -1.0, "high": 1.0}}},

@@ -1,13 +1,14 @@
-"""Parameters of flowzoo's classes and functions, read from their source: to import most of them is to import torch."""
+"""What flowzoo's classes and functions say in their source, without importing them: most of them import torch."""
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _KEYWORDS = Parameter("more", Parameter.VAR_KEYWORD)
 
 
@@ -32,6 +33,36 @@ def _body(module: str) -> list[ast.stmt]:
         if file.is_file():
             return ast.parse(file.read_bytes()).body
     raise ValueError(f"there is no module {module}")
+
+
+def classes_of(module: str) -> list[str]:
+    """The names of the public classes of a module of flowzoo, in order. Raises ValueError where there is no module."""
+    return [node.name for node in _body(module) if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+
+
+def members_of(target: str) -> dict[str, ast.expr | ast.FunctionDef]:
+    """The values and the functions in the body of `flowzoo.module.Name`, and before them those of its bases.
+
+    Bases of other packages have none. Raises ValueError where there is no such class.
+    """
+    module, _, name = target.rpartition(".")
+    for node in _body(module):
+        if imported := _imported(node, name):
+            return members_of(imported)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            found: dict[str, ast.expr | ast.FunctionDef] = {}
+            for base in reversed(node.bases):
+                with suppress(ValueError):
+                    found |= members_of(f"{module}.{ast.unparse(base).split('[')[0]}")
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef):
+                    found[one.name] = one
+                elif isinstance(one, ast.Assign):
+                    found |= {target.id: one.value for target in one.targets if isinstance(target, ast.Name)}
+                elif isinstance(one, ast.AnnAssign) and one.value and isinstance(one.target, ast.Name):
+                    found[one.target.id] = one.value
+            return found
+    raise ValueError(f"there is no {name} in {module or 'flowzoo'}")
 
 
 def _of_class(module: str, node: ast.ClassDef) -> list[Parameter]:

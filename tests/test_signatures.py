@@ -7,7 +7,7 @@ import yaml
 from hydra.utils import get_object
 
 from flowzoo.paths import conf
-from flowzoo.runs.signatures import signature_of
+from flowzoo.signatures import signature_of
 
 
 def targets(node: object) -> set[str]:
