@@ -9,8 +9,7 @@ from torch.testing import assert_close
 from flowzoo.formulation import declared, names
 from flowzoo.formulation.check import check
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.formulation.limits import MODE_S_MAX
-from flowzoo.formulation.part import REAL
+from flowzoo.formulation.part import MODE_S_MAX, REAL
 from flowzoo.formulation.schedule import EDMRF, RF, Cosine
 from flowzoo.formulation.target import F
 from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
