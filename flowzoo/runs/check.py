@@ -275,7 +275,7 @@ def _check_there(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}={_shown(part)}: it names no class; allowed is a part with _target_")
     sections = (
         *SECTIONS,
-        *(f"{key}." for key in ("optimizer", "ema") if names.own_class(str(values[key]["_target_"]))),
+        *(f"{key}." for key in ("optimizer", "ema") if declared.own_class(str(values[key]["_target_"]))),
     )
     for key in LIMITS:
         if key.startswith(sections) and _at(values, key, missing=LIMITS) is LIMITS:
