@@ -20,6 +20,11 @@ import torch
 from flowzoo.backbones import fused
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one worker begins with them, the other takes from its end, and both end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def in_a_terminal() -> Iterator[None]:
     """Ctrl-C and a hang-up reach this test and what it starts, also where the tests run as `nohup make test &`."""

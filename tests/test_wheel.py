@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # also the first: both share a wheel
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flowzoo", "sweeps", "analysis")
 TINY = [
@@ -65,7 +67,6 @@ def test_it_holds_every_file_of_the_packages_and_nothing_at_the_top(wheel: Path)
     assert names == expected
 
 
-@pytest.mark.slow
 def test_its_commands_work_elsewhere(installed: Path, tmp_path: Path) -> None:
     python, flowzoo = installed / "python", installed / "flowzoo"
     where = command([python, "-c", "import flowzoo, sweeps, analysis; print(flowzoo.__file__)"], tmp_path)

@@ -26,7 +26,7 @@ from flowzoo.training import checkpoint
 WORDS = ["trainer.steps=60", "trainer.val_every=10", "trainer.checkpoint_every=2", "trainer.log_every=1"]
 KINDS = {"alone": ["path=rf"], "stack": ["path=rf,v_cos", "trainer=stacked", "stack.processes=1"]}
 SIGNALS = [signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-ROUNDS = 3  # hits of each kind, after which it comes to its end undisturbed
+ROUNDS = 2  # hits of each kind, after which it comes to its end undisturbed
 
 
 def run(cfgs: Sequence[DictConfig]) -> int:
@@ -80,7 +80,7 @@ def struck(cfgs: Sequence[DictConfig], count: int, draw: random.Random, place: P
             time.sleep(0.005)
             ended, status = os.waitpid(pid, os.WNOHANG)
         for _ in range(count if hit else 0):
-            time.sleep(draw.uniform(0, 3) if draw.random() < 0.4 else draw.uniform(0, 0.05))
+            time.sleep(draw.uniform(0, 1.5) if draw.random() < 0.4 else draw.uniform(0, 0.05))
             if not ended and list(folder.glob(f"*/{LOCK}")):  # before and after that, Python itself listens
                 os.kill(pid, draw.choice(SIGNALS))
         if not ended:
