@@ -36,7 +36,7 @@ from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.store import Run, data_of, resolved
-from flowzoo.training.checkpoint import read_weights
+from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
 
 
@@ -79,12 +79,8 @@ def trained_job(cfg: DictConfig, folder: Path) -> Job:
 
 def model_of(cfg: DictConfig, folder: Path, checkpoint: str = "best", weights: str = "ema") -> Model:
     """The model of a trained run with the weights of a checkpoint. Raises FileNotFoundError and ValueError."""
-    model, path = _read_model(cfg, folder), folder / "checkpoints" / f"{checkpoint}.ckpt"
-    state, _ = read_weights(path, weights)
-    try:
-        model.backbone.to(next(iter(state.values())).dtype).load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this backbone: {error}") from None
+    model = _read_model(cfg, folder)
+    load_into(model.backbone, folder / "checkpoints" / f"{checkpoint}.ckpt", weights)
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.runs.files import RunError, write_atomically
@@ -130,6 +130,15 @@ def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:
     if weights == "ema":
         state.update(average(content["ema"]) or {})
     return state, content["global_step"]
+
+
+def load_into(backbone: nn.Module, path: Path, weights: str = "ema") -> None:
+    """Puts `raw` or `ema` weights of a checkpoint into a backbone, in their precision. Raises as `read_row`."""
+    state, _ = read_weights(path, weights)
+    try:
+        backbone.to(next(iter(state.values())).dtype).load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this backbone: {error}") from None
 
 
 def read_row(path: Path, network: StackedBackbone, weights: str) -> tuple[Tensor, int]:
