@@ -7,6 +7,7 @@ load(folder)       a trained run's model, with its weights
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -56,7 +57,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         if refusal := other_data(one, folder, train):
             raise RunError(refusal)
     autoencoder = autoencoder_of(cfg, train.channels)
-    kept = next((folder / AUTOENCODER for folder in folders if (folder / AUTOENCODER).is_file()), None)
+    kept = _kept(folders)
     statistics = load_kept(kept, autoencoder) if kept else measured(cfg, autoencoder, train, val)
     latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
     about = {"image_size": train.image_size, "channels": train.channels, **_deviation(cfgs, folders, latents, train)}
@@ -69,12 +70,23 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     return jobs
 
 
+def _kept(folders: Sequence[Path]) -> Path | None:
+    """What runs that go on together know of their latents. RunError where they do not agree: hosts round otherwise."""
+    found = [folder / AUTOENCODER for folder in folders if (folder / AUTOENCODER).is_file()]
+    for other in found[1:]:
+        if other.read_bytes() != found[0].read_bytes():
+            raise RunError(
+                f"{other} is not that of {found[0].parent}: allowed are runs of the same latents, or trainer=solo"
+            )
+    return found[0] if found else None
+
+
 def trained_job(cfg: DictConfig, folder: Path) -> Job:
     """The job of a run in `folder` that is there to be scored, as `cfg` says. Its training data need not be there."""
     stored, val = Run(folder).config, source_of(cfg, "val")
     job = _job(cfg, folder, _read_model(cfg, folder), None, val, evaluation_of(cfg))
     as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "extractor", "metric"))
-    return Job(**{**vars(job), "as_trained": as_trained})
+    return replace(job, as_trained=as_trained)
 
 
 def model_of(cfg: DictConfig, folder: Path, checkpoint: str = "best", weights: str = "ema") -> Model:

@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from flowzoo.autoencoders.kept import save
+from flowzoo.autoencoders.pixels import Pixels
+from flowzoo.autoencoders.statistics import ChannelStatistics
 from flowzoo.build import jobs_of, source_of
 from flowzoo.data import shapes
 from flowzoo.runs.config import compose_jobs, config_loader
@@ -72,6 +75,16 @@ def test_a_stack_does_not_mix_images(cfgs, folders, monkeypatch):
     assert data_of(folders[1]) == data_of(folders[2]) == train.fingerprint != data_of(folders[0])
     going, refused = _on_these_data(cfgs)
     assert (going, [cfg for cfg, _ in refused]) == (cfgs[1:], cfgs[:1])
+
+
+def test_a_stack_does_not_mix_latents(cfgs, folders):
+    begun(cfgs)
+    one = folders[1] / "autoencoder.safetensors"
+    assert one.read_bytes() == (folders[0] / "autoencoder.safetensors").read_bytes()
+    save(one, Pixels(3), ChannelStatistics.given([1.0] * 3, [2.0] * 3))  # as measured elsewhere
+    with pytest.raises(RunError, match="allowed are runs of the same latents"):
+        jobs_of(cfgs)
+    assert jobs_of(cfgs[1:2])[0].statistics.std == (2.0,) * 3
 
 
 def test_statistics_that_tell_no_fingerprint_are_no_answer(cfgs, folders):
