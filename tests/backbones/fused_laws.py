@@ -20,7 +20,7 @@ from flowzoo.training.program import differentiate
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 TOLERANCE = 1e-5 if INTERPRETED else 5e-3  # a GPU multiplies float32 in TF32
-GROUPS, EACH = 2, 3  # groups and samples a group
+GROUPS, EACH = 2, 2  # groups and samples a group
 N = GROUPS * EACH
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -145,6 +145,9 @@ def attention(heads: int, norm: bool) -> Callable[..., tuple[Tensor, ...]]:
     return plain
 
 
+SECOND = ("queries, keys and values", "keys and values", "none")  # what the second stream has
+
+
 def short(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
     return list(fused.joint_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
 
@@ -153,9 +156,13 @@ def long(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, he
     return list(fused.long_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
 
 
-@pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("second", ["queries, keys and values", "keys and values", "none"])
-@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+@pytest.mark.parametrize(
+    ("way", "lengths", "second", "norm"),
+    [
+        *((short, (20, 7), second, norm) for second in SECOND for norm in (True, False)),
+        *((long, (70, 67), second, norm) for second, norm in zip(SECOND, (True, False, True), strict=True)),
+    ],
+)
 def test_attention_of_packed_streams(
     way: Callable[..., list[Tensor]], lengths: tuple[int, int], second: str, norm: bool
 ) -> None:
@@ -236,9 +243,11 @@ def test_mapped_over_variants_as_one_by_one() -> None:
 def test_every_backbone(
     name: str, make: Any, inputs: Any, randomise: Any, side: int, variants: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if INTERPRETED and side == 36 and name in ("dit", "mmdit", "mmdit3"):
+        pytest.skip("half a minute each; their streams are those of crossdit and mmdit+dual")
     with torch.device("cpu"):
         stack = StackedBackbone([randomise(make(name, depth=2), seed) for seed in range(variants)]).to(DEVICE)
-        z, label, text = inputs(2, side, side)
+        z, label, text = inputs(1, side, side)
     given = (z.to(DEVICE).expand(variants, *z.shape), label.to(DEVICE).expand(variants, -1), text.to(stack.flat.device))
 
     def run(wanted: bool) -> list[Tensor]:

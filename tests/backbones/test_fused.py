@@ -8,6 +8,7 @@ from flowzoo.backbones import fused
 from flowzoo.backbones.parts import QKV, Tokens, attend_jointly
 
 
+@pytest.mark.slow
 def test_kernels_are_what_they_stand_for(kernel_laws: Callable[[Path], None]) -> None:
     kernel_laws(Path(__file__).with_name("fused_laws.py"))
 
