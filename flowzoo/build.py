@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -31,7 +32,7 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.randomness import word
-from flowzoo.runs.check import check_optimizer, check_patches
+from flowzoo.runs.check import check_callbacks, check_optimizer, check_patches
 from flowzoo.runs.files import Refused, RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
@@ -52,6 +53,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     """
     cfg, folders = cfgs[0], folders or [run_folder(one) for one in cfgs]
     check_optimizer(cfg)
+    check_callbacks(cfg)
     train, val = sources_of(cfg)
     for one, folder in zip(cfgs, folders, strict=True):
         if refusal := other_data(one, folder, train):
@@ -137,6 +139,7 @@ def _job(
         evaluation=evaluation,
         halving=instantiate(cfg.halving) if cfg.get("halving") else None,
         logger=partial(instantiate, cfg.logger) if cfg.get("logger") else None,
+        callbacks=partial(callbacks_of, cfg) if cfg.get("callbacks") else None,
         seed=cfg.seed,
         dataset=cfg.data.name,
         backbone_label=backbone_label(cfg),
@@ -149,6 +152,11 @@ def _job(
 
 def loop_of(cfg: DictConfig) -> Loop:
     return Loop(**plain(cfg.trainer), cache=cfg.data.cache, workers=cfg.data.workers)
+
+
+def callbacks_of(cfg: DictConfig) -> list[Callback]:
+    """The config group `callbacks`, made anew."""
+    return [instantiate(part) for part in cfg.callbacks.values()]
 
 
 def evaluation_of(cfg: DictConfig) -> Evaluation:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -90,6 +91,7 @@ class Job:
     evaluation: Evaluation = field(default_factory=Evaluation)
     halving: Rungs | None = None
     logger: Callable[[], Logger] | None = None  # beside metrics.jsonl
+    callbacks: Callable[[], Sequence[Callback]] | None = None  # made anew for each fit; they only look
     seed: int = 0  # of the order of images, u, noise and dropout
     dataset: str = ""  # what rows call the data; the source's own name where it is empty
     backbone_label: str = ""  # and the backbone

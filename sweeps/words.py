@@ -18,7 +18,7 @@ from sweeps.definition import translated
 
 # What can change neither a weight nor a score.
 EXECUTION = (
-    *("engine", "stack", "logger", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
+    *("engine", "stack", "logger", "callbacks", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
     *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )
 

@@ -34,7 +34,7 @@ class Subject:
         jobs = [replace(job, loop=replace(job.loop, log_every=watch.steps)) for job in self.jobs]
         jobs[0] = replace(jobs[0], run=ClockedRun(jobs[0].run.path, watch))
         try:
-            outcome = train_program(jobs, self.program, resume=False)
+            outcome = train_program([job.run for job in jobs], jobs[0].loop, self.program, resume=False)
         except Enough:
             self.program.end()  # which Lightning leaves out where training ends by an exception
         else:

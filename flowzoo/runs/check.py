@@ -266,7 +266,11 @@ def _check_there(values: Mapping[str, Any]) -> None:
     metrics = _at(values, "metric")
     if not isinstance(metrics, Mapping) or not metrics:
         raise ValueError(f"metric={_shown(metrics)}: allowed is a list of at least one metric, such as [fid,clip]")
+    callbacks = {} if values.get("callbacks") is None else values["callbacks"]
+    if not isinstance(callbacks, Mapping):
+        raise ValueError(f"callbacks={_shown(callbacks)}: allowed is a list of options, such as [timer], or null")
     each = [*(f"text.encoders.{name}" for name in encoders), *(f"metric.{name}" for name in metrics)]
+    each += [f"callbacks.{name}" for name in callbacks]
     for place in (*PARTS, *each):
         part = _at(values, place)
         if not isinstance(part, Mapping):
@@ -300,6 +304,29 @@ def check_optimizer(cfg: DictConfig) -> None:
 
         if not is_ours(_located("optimizer", target)):
             raise RunError(not_ours(target))
+
+
+def check_callbacks(cfg: DictConfig) -> None:
+    """Raises RunError for a callback that could not do its work, and makes each once, so that its class may refuse."""
+    if not cfg.get("callbacks"):
+        return
+    from hydra.utils import instantiate
+
+    from flowzoo.training.callbacks import check_callback, check_together
+
+    made = {}
+    for name, part in cfg.callbacks.items():
+        try:
+            check_callback(str(name), _located(f"callbacks.{name}", str(part["_target_"])))
+            made[str(name)] = instantiate(part)
+        except InstantiationException as error:
+            raise RunError(f"callbacks.{name}: {error.__cause__ or error}") from error
+        except ValueError as error:
+            raise RunError(str(error)) from error
+    try:
+        check_together(made)
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def _check_shapes(values: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from yaml import YAMLError
 from flowzoo.paths import conf
 from flowzoo.runs import variants
 from flowzoo.runs.canonical import canonical
-from flowzoo.runs.check import check_optimizer, check_train
+from flowzoo.runs.check import check_callbacks, check_optimizer, check_train
 from flowzoo.runs.expand import Job, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.hydras import VERSION_BASE, arguments, combinations, is_question, opened
@@ -175,6 +175,7 @@ def check_jobs(jobs: Sequence[DictConfig]) -> None:
     for cfg in jobs:
         check_train(cfg)
         check_optimizer(cfg)
+        check_callbacks(cfg)
     check_distinct(map(run_folder, jobs))
 
 

@@ -20,7 +20,8 @@ from flowzoo.paths import user_path
 # and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
 # random streams, trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
 NOT_IN_HASH = (
-    *("runs", "sweep", "hydra", "stack", "logger", "extractor", "metric", "solver", "evaluation", "halving"),
+    *("runs", "sweep", "hydra", "stack", "logger", "callbacks", "extractor", "metric", "solver"),
+    *("evaluation", "halving"),
     *("sigma_data", "captions", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
     *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )

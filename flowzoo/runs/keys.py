@@ -13,6 +13,9 @@ from flowzoo.runs.identity import CONTENT
 # Keys of a part that its class does not take: they are for whoever builds it.
 BESIDE: Mapping[str, tuple[str, ...]] = {"backbone": ("name",), "autoencoder": ("gain", "spectrum_power")}
 
+# Groups that hold parts by a name of whoever writes them.
+NAMED = ("metric", "callbacks")
+
 _GLOBAL = "# @package _global_"
 
 
@@ -46,7 +49,8 @@ def known_keys() -> Mapping[str, Any]:
     whole = _loaded(root / "train.yaml")
     groups = [key.split("@")[0] for entry in whole["defaults"] if isinstance(entry, dict) for key in entry]
     _add(known, {key: value for key, value in whole.items() if key not in ("defaults", "hydra")})
-    for group in groups:
+    known |= dict.fromkeys(NAMED)
+    for group in (group for group in groups if group not in NAMED):
         for file in sorted((root / group).glob("**/*.yaml")):
             content = _loaded(file)
             content.pop("defaults", None)

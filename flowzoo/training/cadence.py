@@ -38,7 +38,7 @@ class Cadence(Callback):
         self.batch_size, self.until = batch_size, until
         self.log_every, self.val_every, self.checkpoint_every = log_every, val_every, checkpoint_every
         self.diverged_at: list[int | None] = [None] * len(runs)
-        self.interrupted = False
+        self.interrupted = self._over = False
 
     @property
     def last(self) -> Path:
@@ -76,17 +76,26 @@ class Cadence(Callback):
             if validating:
                 self._validate(trainer, module, step)
         if not self.alive:
-            trainer.should_stop = True
+            trainer.should_stop = self._over = True
             return
         if saving:
-            for run in self.runs:
-                run.check_lock()
-            trainer.save_checkpoint(self.last)  # every process takes part; the first one writes
+            self._save(trainer)
         if pause:  # at the last step, too: scoring can wait, a scheduler's notice cannot
-            self.interrupted, trainer.should_stop = stop, True
+            self.interrupted, trainer.should_stop, self._over = stop, True, True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        if trainer.global_step < module.program.steps and not self._over:  # a callback had it stop
+            self._look_for_divergence(module)
+            if self.alive:
+                self._save(trainer)
+                self.interrupted = True
         self.progress.close()
+
+    def _save(self, trainer: Trainer) -> None:
+        for run in self.runs:
+            run.check_lock()
+        trainer.save_checkpoint(self.last)  # every process takes part; the first one writes
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if hasattr(self, "progress"):

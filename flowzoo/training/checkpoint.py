@@ -20,7 +20,7 @@ from flowzoo.training.ema import average
 
 PREFIX = "backbone."
 LAST, BEST = "last.ckpt", "best.ckpt"
-LIGHTNINGS = ("epoch", "global_step", "pytorch-lightning_version", "loops", "callbacks")  # kept as Lightning wrote them
+LIGHTNINGS = ("epoch", "global_step", "pytorch-lightning_version", "loops")  # kept as Lightning wrote them
 
 
 class Checkpoints(CheckpointIO):
@@ -71,7 +71,8 @@ class Checkpoints(CheckpointIO):
             "since_last_record": [list(losses), list(norms), counts[0]],
             "best": [one["val_loss_ema"] for one in each],
         }
-        nothing: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}  # Lightning's own
+        # Lightning's own; of callbacks nothing is kept
+        nothing: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "callbacks": {}}
         return {**{name: first[name] for name in LIGHTNINGS}, **nothing, "program": program}
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -7,16 +7,18 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 
 from flowzoo.data.loader import Batches
-from flowzoo.job import Job, Stack
+from flowzoo.job import Stack
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run
 from flowzoo.tasks.formulation import FormulationTask
 from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
 from flowzoo.training.checkpoint import LAST, Checkpoints
+from flowzoo.training.loop import Loop
 from flowzoo.training.module import TrainingModule
 from flowzoo.training.processes import strategy_of
 from flowzoo.training.program import Program
@@ -35,7 +37,16 @@ def fit(stack: Stack, step: int, until: int | None = None) -> Outcome:
 
     Afterwards checkpoints/ of each holds last.ckpt and best.ckpt. Says how far they came and why it ended.
     """
-    return train_program(stack.jobs, program_of(stack, stack.first.loop.compile_mode), step > 0, until)
+    first = stack.first
+    return train_program(
+        stack.runs,
+        first.loop,
+        program_of(stack, first.loop.compile_mode),
+        resume=step > 0,
+        until=until,
+        loggers=[job.logger() for job in stack.jobs if job.logger],
+        callbacks=first.callbacks() if first.callbacks else (),
+    )
 
 
 def step_of(run: Run) -> int:
@@ -86,9 +97,20 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
     )
 
 
-def train_program(jobs: Sequence[Job], program: Program, resume: bool, until: int | None = None) -> Outcome:
-    """Lightning's trainer around a program that trains `jobs`."""
-    loop, runs = jobs[0].loop, [job.run for job in jobs]
+def train_program(
+    runs: Sequence[Run],
+    loop: Loop,
+    program: Program,
+    *,
+    resume: bool,
+    until: int | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
+    """Lightning's trainer around a program that trains a variant a run, from the runs' checkpoints if `resume`.
+
+    `loggers`: one a run, or none. `callbacks` only look, after everything of a step is done.
+    """
     notice = Notice()
     cadence = Cadence(
         runs,
@@ -114,8 +136,8 @@ def train_program(jobs: Sequence[Job], program: Program, resume: bool, until: in
         precision="64-true" if loop.is_double else "32-true",  # the program itself mixes precisions
         max_steps=loop.steps,
         max_epochs=-1,
-        logger=[job.logger() for job in jobs if job.logger] or False,
-        callbacks=[cadence],
+        logger=list(loggers) or False,
+        callbacks=[cadence, *callbacks],
         plugins=[
             Checkpoints([run.path / "checkpoints" / LAST for run in runs], program.network),
             *environments_of(loop),

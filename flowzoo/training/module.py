@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from flowzoo.runs.files import RunError
 from flowzoo.training.processes import part_of
 from flowzoo.training.program import Program
 
@@ -42,6 +43,10 @@ class TrainingModule(LightningModule):
 
     def on_fit_end(self) -> None:
         self.program.end()
+
+    def log(self, name: str, *_: Any, **__: Any) -> None:
+        """Refused: of V runs nothing would say whose number it is."""
+        raise RunError(f"a callback logs {name} by the module; allowed is trainer.loggers, one a run or none")
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         return {}

@@ -16,7 +16,7 @@ def check(*words: str) -> None:
         ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EarlyStopping}]", "trainer.callbacks"),
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val"),
         ("+trainer.progress=true", "trainer.progress"),
-        ("+callbacks=[]", "callbacks"),
+        ("+callback=[]", "callback"),
         ("+note=a", "note"),
         ("+data.shuffle=true", "data.shuffle"),
         ("+evaluation.clip=false", "evaluation.clip"),
@@ -35,6 +35,7 @@ def test_a_key_that_nothing_reads_is_refused(word: str, key: str) -> None:
     [
         ("experiment=demo", "path=edm", "logger=wandb"),
         ("trainer=stacked", "halving=asha", "logger=tensorboard"),
+        ("+metric.mine={_target_: flowzoo.metrics.fid.FID}", "callbacks=[timer]"),
         ("text=clip", "solver=heun", "solver/grid=karras", "backbone=uvit"),
     ],
 )
