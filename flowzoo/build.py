@@ -38,6 +38,7 @@ from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.store import Run, data_of, resolved
+from flowzoo.sizes import pair
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
 
@@ -62,7 +63,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     kept = _kept(folders)
     statistics = load_kept(kept, autoencoder) if kept else measured(cfg, autoencoder, train, val)
     latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
-    about = {"image_size": train.image_size, "channels": train.channels, **_deviation(cfgs, folders, latents, train)}
+    about = {"size": train.size, "channels": train.channels, **_deviation(cfgs, folders, latents, train)}
     backbones: dict[int, nn.Module] = {}
     jobs = []
     for one, folder in zip(cfgs, folders, strict=True):
@@ -184,7 +185,7 @@ def _model(
     backbone: nn.Module | None = None,
 ) -> Model:
     """`about` the data, as data.json; `backbone` where one of the same seed is built already."""
-    size = about["image_size"]
+    size = pair(about["size"])
     backbone = backbone or backbone_of(cfg, latents, text, size)
     return Model(formulation_of(cfg, about.get("deviation")), backbone, latents, text, size)
 
@@ -218,13 +219,15 @@ def measured(cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Sour
     return find(autoencoder, train, val, loop_of(cfg).device)
 
 
-def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, image_size: int) -> nn.Module:
-    """The initial weights are a function of the seed alone, so all variants of a backbone start alike."""
+def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tuple[int, int]) -> nn.Module:
+    """For images of (H, W).
+
+    The initial weights are a function of the seed alone, so all variants of a backbone start alike.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(word(cfg.seed, 0, "weights"))
-        size, _ = latents.latent_size((image_size, image_size))
         backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
-        return instantiate(backbone, channels=latents.channels, image_size=size, text=text.spec)
+        return instantiate(backbone, channels=latents.channels, size=latents.latent_size(size), text=text.spec)
 
 
 # the data
@@ -259,7 +262,7 @@ def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
                 f"data.{key}={list(cfg.data[key])}: allowed is null, or a number for each of {train.channels} channels"
             )
     try:
-        check_patches(cfg, train.image_size)
+        check_patches(cfg, train.size)
     except ValueError as error:
         raise Refused(str(error)) from None
     return train, val

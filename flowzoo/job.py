@@ -40,12 +40,12 @@ class Model:
     backbone: nn.Module  # with the weights from which training starts, or with trained ones
     autoencoder: Latents
     text: TextEncoders
-    image_size: int  # pixels
+    size: tuple[int, int]  # (H, W) of images, pixels
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """[C, H, W] of what the backbone sees."""
-        return self.autoencoder.channels, *self.autoencoder.latent_size((self.image_size, self.image_size))
+        return self.autoencoder.channels, *self.autoencoder.latent_size(self.size)
 
 
 @dataclass(frozen=True, order=True)

@@ -22,13 +22,13 @@ class Tiles:
     name, channels, fingerprint = "tiles", 3, "1"
 
     def __init__(self, split: str, pixels: int = 16, level: int | None = None) -> None:
-        self.image_size, self.level = pixels, level
+        self.size, self.level = (pixels, pixels), level
 
     def __len__(self) -> int:
         return 70
 
     def images(self, indices: list[int]) -> np.ndarray:
-        made = [np.random.RandomState(i).randint(0, 256, (3, self.image_size, self.image_size)) for i in indices]
+        made = [np.random.RandomState(i).randint(0, 256, (3, *self.size)) for i in indices]
         return np.full_like(made, self.level, np.uint8) if self.level is not None else np.array(made, np.uint8)
 
     def captions(self, index: int) -> tuple[str, ...]:

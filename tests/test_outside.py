@@ -169,11 +169,11 @@ def test_the_backbone_keeps_the_interface(outside):
     from flowzoo.encoders.text import Text, TextSpec
 
     spec = TextSpec(lengths=(3, 2), dims=(5, 4), pooled=(6, 0))
-    net = FiLM(channels=3, image_size=8, text=spec, patch_size=2, depth=2, width=8, heads=2)
+    net = FiLM(channels=3, size=(8, 8), text=spec, patch_size=2, depth=2, width=8, heads=2)
     text = Text((torch.randn(7, 3, 5), torch.randn(7, 2, 4)), (torch.randn(7, 6), torch.zeros(7, 0)))
     z = torch.randn(7, 3, 8, 12)
     out = net(z, torch.linspace(0, 1000, 7), text)
     assert out.shape == z.shape
     assert (out == 0).all()  # until it is trained
     with pytest.raises(ValueError, match="patch_size=3"):
-        FiLM(channels=3, image_size=8, text=spec, patch_size=3, depth=1, width=8, heads=1)
+        FiLM(channels=3, size=(8, 8), text=spec, patch_size=3, depth=1, width=8, heads=1)

@@ -37,7 +37,7 @@ def test_a_step_of_each_on_every_backbone(backbone: str) -> None:
     """The first step of AdamW moves the output layer, which starts at zero, and, being small, lowers the loss."""
     torch.manual_seed(0)
     small = preset(backbone, patch_size=4, depth=2, width=32, heads=2)
-    net = instantiate(small, channels=3, image_size=16, text=SPEC)
+    net = instantiate(small, channels=3, size=(16, 16), text=SPEC)
     start = {key: value.clone() for key, value in net.state_dict().items()}
     x0, eps = torch.randn(8, 3, 16, 16), torch.randn(8, 3, 16, 16)
     u = uniform((8,), generator(0, 0, "u"))

@@ -29,11 +29,19 @@ class FiLM(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, image_size: int, text: TextSpec, patch_size: int, depth: int, width: int, heads: int
+        self,
+        *,
+        channels: int,
+        size: tuple[int, int],
+        text: TextSpec,
+        patch_size: int,
+        depth: int,
+        width: int,
+        heads: int,
     ) -> None:
         super().__init__()
-        if image_size % patch_size:
-            raise ValueError(f"FiLM's patch_size={patch_size}: allowed is a divisor of image_size={image_size}")
+        if any(edge % patch_size for edge in size):
+            raise ValueError(f"FiLM's patch_size={patch_size}: allowed is a divisor of both of size={tuple(size)}")
         self.patch_size = patch_size
         self.condition = Conditioning(text, width)
         self.text = TextEmbedding(text, width)

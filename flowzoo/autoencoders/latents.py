@@ -58,10 +58,10 @@ class Latents(nn.Module):
         """c of what the backbone sees."""
         return self.autoencoder.channels
 
-    def latent_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of what the backbone sees, for images of (H, W) pixels. ValueError where f does not divide them."""
         f = self.autoencoder.factor
-        height, width = image_size
+        height, width = size
         if height % f or width % f:
             raise ValueError(
                 f"images of {height} x {width} pixels: allowed are multiples of {f}, the autoencoder's factor"

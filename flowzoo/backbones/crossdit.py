@@ -51,7 +51,7 @@ class CrossDiT(nn.Module):
         self,
         *,
         channels: int,
-        image_size: int,
+        size: tuple[int, int],
         text: TextSpec,
         patch_size: int,
         depth: int,
@@ -60,11 +60,11 @@ class CrossDiT(nn.Module):
         qk_norm: bool = True,
         grid: Grid | None = None,
     ) -> None:
-        """width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
+        """size: (H, W) of z. width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
         super().__init__()
         width, heads = width_and_heads(depth, width, heads)
         self.condition = Conditioning(text, width)
-        self.image = PatchEmbedding(channels, image_size, patch_size, width, grid)
+        self.image = PatchEmbedding(channels, size, patch_size, width, grid)
         self.text = TextEmbedding(text, width)
         self.blocks = nn.ModuleList(CrossBlock(width, heads, qk_norm) for _ in range(depth))
         self.final = Final(channels, patch_size, width)

@@ -61,7 +61,7 @@ class MMDiT(nn.Module):
         self,
         *,
         channels: int,
-        image_size: int,
+        size: tuple[int, int],
         text: TextSpec,
         patch_size: int,
         depth: int,
@@ -72,7 +72,7 @@ class MMDiT(nn.Module):
         dual_attention: int = 0,
         grid: Grid | None = None,
     ) -> None:
-        """width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
+        """size: (H, W) of z. width None: 64 * depth; heads None: width / 64. Raises ValueError if sizes do not fit."""
         super().__init__()
         width, heads = width_and_heads(depth, width, heads)
         if dual_attention not in range(depth + 1):
@@ -80,7 +80,7 @@ class MMDiT(nn.Module):
         self.split_text = split_text
         n = 1 + (len(text.dims) if split_text else 1)
         self.condition = Conditioning(text, width)
-        self.image = PatchEmbedding(channels, image_size, patch_size, width, grid)
+        self.image = PatchEmbedding(channels, size, patch_size, width, grid)
         self.text = TextEmbedding(text, width)
         self.blocks = nn.ModuleList(JointBlock(n, width, heads, qk_norm, i < dual_attention) for i in range(depth - 1))
         self.last = LastBlock(n, width, heads, qk_norm, dual_attention == depth)

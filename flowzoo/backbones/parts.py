@@ -17,6 +17,7 @@ from flowzoo.backbones import fused
 from flowzoo.backbones.fused.operator import EPS
 from flowzoo.backbones.positions import Grid, Interpolated, PositionalEncoding, sinusoid
 from flowzoo.encoders.text import TextSpec
+from flowzoo.sizes import shown
 
 HEAD_DIM = 64  # the paper's: depth d has width 64 d and d heads
 LABEL_DIM = 256  # sines and cosines of the label, as in DiT and SD3
@@ -362,15 +363,16 @@ class TextEmbedding(nn.Module):
 class PatchEmbedding(nn.Module):
     """Patches of the image as tokens that know where they are."""
 
-    def __init__(self, channels: int, image_size: int, patch_size: int, width: int, grid: Grid | None = None) -> None:
-        """grid: where patches are; None is the paper's, with image_size as the base resolution."""
+    def __init__(
+        self, channels: int, size: tuple[int, int], patch_size: int, width: int, grid: Grid | None = None
+    ) -> None:
+        """size: (H, W) of z. grid: where patches are; None is the paper's, with the area of `size` as its base."""
         super().__init__()
-        if patch_size < 1 or image_size % patch_size:
-            raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}")
+        if patch_size < 1 or any(edge % patch_size for edge in size):
+            raise ValueError(f"size={shown(size)} is not a multiple of patch_size={patch_size}")
         self.patch_size = patch_size
         self.linear = linear(channels * patch_size**2, width)
-        grid = Interpolated(image_size, patch_size) if grid is None else grid
-        self.positions = PositionalEncoding(grid, image_size // patch_size, width)
+        self.positions = PositionalEncoding(grid or Interpolated.of(size, patch_size), size, patch_size, width)
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, (H/p)(W/p), D]."""

@@ -18,15 +18,21 @@ class Grid(Protocol):
 class Interpolated:
     """The paper's grid ("varying aspect ratios"): one centre for all; area interpolates, length extends.
 
-    base: resolution, in pixels of z, at which neighbouring patches are 1 apart and places start at 0 (the paper's 256
-        pixels are 32 of z). patch_size: pixels of z a patch.
+    base: edge, in pixels of z, of the square whose neighbouring patches are 1 apart and whose places start at 0 (the
+        paper's 256 pixels are 32 of z). patch_size: pixels of z a patch.
     """
 
-    base: int
+    base: float
     patch_size: int
 
+    @classmethod
+    def of(cls, size: tuple[int, int], patch_size: int) -> "Interpolated":
+        """For training on z of (H, W): the base is the square of its area, so there too patches are 1 apart."""
+        height, width = size
+        return cls(math.sqrt(height * width), patch_size)
+
     def __call__(self, h: int, w: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        s = (h * w) ** 0.5  # S / patch, with S^2 the area of this image
+        s = math.sqrt(h * w)  # S / patch, with S^2 the area of this image
 
         def axis(n: int) -> Tensor:
             # Section 5.3.2: (p - (n_max - s)/2) * base/S for p = 0..n_max - 1, of which the middle n are kept:
@@ -80,17 +86,18 @@ class PositionalEncoding(nn.Module):
 
     table: Tensor
 
-    def __init__(self, grid: Grid, patches: int, width: int) -> None:
-        """patches: a side of the usual, square image. width must be a multiple of 4 (sine and cosine of two axes)."""
+    def __init__(self, grid: Grid, size: tuple[int, int], patch_size: int, width: int) -> None:
+        """size: (H, W) of the usual z. width must be a multiple of 4 (sine and cosine of two axes)."""
         super().__init__()
         if width % 4:
             raise ValueError(f"width={width} is not a multiple of 4, which the 2-D positional encoding needs")
-        self.grid, self.patches, self.width = grid, patches, width
-        table = encode(grid, patches, patches, width).to(torch.get_default_dtype())
+        self.grid, self.width = grid, width
+        self.patches = (size[0] // patch_size, size[1] // patch_size)  # h, w
+        table = encode(grid, *self.patches, width).to(torch.get_default_dtype())
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, h: int, w: int) -> Tensor:
         """Table [h * w, width] for h x w patches."""
-        if h == w == self.patches:
+        if (h, w) == self.patches:
             return self.table
         return encode(self.grid, h, w, self.width, self.table.device).to(self.table.dtype)

@@ -3,7 +3,7 @@
 The backbone to load into has one text encoder (the 154 x 4096 tokens and 2048 pooled features of the paper's appendix
 B.2), two streams and the `Cropped` grid:
 
-    MMDiT(channels=16, image_size=128, text=TextSpec((154,), (4096,), (2048,)), patch_size=2, depth=24, width=None,
+    MMDiT(channels=16, size=(128, 128), text=TextSpec((154,), (4096,), (2048,)), patch_size=2, depth=24, width=None,
           heads=None, qk_norm=False, grid=Cropped(max_size=192, base=64))
 
 SD3.5 has qk_norm=True; its medium model (dual_attention_layers 0 to 12) dual_attention=13, max_size=384.
@@ -65,12 +65,12 @@ def _table_problems(table: Tensor | None, backbone: MMDiT) -> list[str]:
     if tuple(table.shape) != (1, side * side, positions.width):
         return [f"shape of {TABLE}: {tuple(table.shape)}, expected (1, n * n, {positions.width})"]
     theirs = table[0].detach().cpu().double().unflatten(0, (side, side))
-    for n in (side, positions.patches):  # the whole, and its middle, which they use for the usual size
-        first = (side - n) // 2
-        ours = encode(positions.grid, n, n, positions.width).unflatten(0, (n, n))
-        middle = theirs[first : first + n, first : first + n]
+    for h, w in ((side, side), positions.patches):  # the whole, and its middle, which they use for the usual size
+        top, left = (side - h) // 2, (side - w) // 2
+        ours = encode(positions.grid, h, w, positions.width).unflatten(0, (h, w))
+        middle = theirs[top : top + h, left : left + w]
         # half-precision files round the table by 5e-4; another base or size moves it by 1
-        if first < 0 or (middle - ours).abs().max() > 1e-3:
+        if min(top, left) < 0 or (middle - ours).abs().max() > 1e-3:
             return [f"{TABLE}: not the table of this backbone's grid, {positions.grid}"]
     return []
 

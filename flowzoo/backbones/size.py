@@ -37,11 +37,11 @@ def preset(name: str, **overrides: Any) -> DictConfig:
     return config
 
 
-def size(config: Mapping[str, Any] | DictConfig, *, channels: int, image_size: int, text: TextSpec) -> Size:
-    """Size of the backbone that a config describes, built on the meta device: any size, no memory."""
+def size_of(config: Mapping[str, Any] | DictConfig, *, channels: int, size: tuple[int, int], text: TextSpec) -> Size:
+    """Size of the backbone that a config describes for z of (H, W), built on the meta device: any size, no memory."""
     with torch.device("meta"):
-        net = instantiate(config, channels=channels, image_size=image_size, text=text)
-        z, label = torch.empty(1, channels, image_size, image_size), torch.empty(1)
+        net = instantiate(config, channels=channels, size=size, text=text)
+        z, label = torch.empty(1, channels, *size), torch.empty(1)
         tokens = tuple(torch.empty(1, n, d) for n, d in zip(text.lengths, text.dims, strict=True))
         pooled = tuple(torch.empty(1, p) for p in text.pooled)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -55,11 +55,11 @@ def table() -> str:
     head = "| backbone | preset | width | depth | parameters | GFLOPs a sample |\n|---|---|---|---|---|---|\n"
 
     def row(backbone: str, name: str, config: DictConfig, **data: Any) -> str:
-        s = size(config, **data)
+        s = size_of(config, **data)
         return f"| {backbone} | {name} | {s.width} | {config.depth} | {s.parameters:,} | {s.flops / 1e9:,.2f} |\n"
 
     small = "".join(
-        row(path.stem, "small", preset(path.stem), channels=3, image_size=32, text=SMALL_TEXT)
+        row(path.stem, "small", preset(path.stem), channels=3, size=(32, 32), text=SMALL_TEXT)
         for path in sorted((conf() / "backbone").glob("*.yaml"))
     )
     paper = "".join(
@@ -68,7 +68,7 @@ def table() -> str:
             f"depth={depth} width=null patch_size=2",
             preset("mmdit", depth=depth, width=None, patch_size=2),
             channels=16,
-            image_size=128,
+            size=(128, 128),
             text=PAPER_TEXT,
         )
         for depth in PAPER_DEPTHS

@@ -22,6 +22,7 @@ from flowzoo.backbones.parts import (
 )
 from flowzoo.backbones.positions import Grid, Interpolated, PositionalEncoding
 from flowzoo.encoders.text import Text, TextSpec
+from flowzoo.sizes import shown
 
 
 class Conv2d(nn.Conv2d):
@@ -84,7 +85,7 @@ class UViT(nn.Module):
         self,
         *,
         channels: int,
-        image_size: int,
+        size: tuple[int, int],
         text: TextSpec,
         patch_size: int,
         depth: int,
@@ -94,17 +95,18 @@ class UViT(nn.Module):
         level_blocks: int = 2,
         grid: Grid | None = None,
     ) -> None:
-        """width None: 64 * depth; heads None: width / 64. level_blocks: ResBlocks a level and direction.
+        """size: (H, W) of z. width None: 64 * depth; heads None: width / 64. level_blocks: ResBlocks a level and
+        direction.
 
-        Raises ValueError if sizes do not fit: patch_size must be a power of two, at least 2, that divides image_size
-        and width.
+        Raises ValueError if sizes do not fit: patch_size must be a power of two, at least 2, that divides H, W and
+        width.
         """
         super().__init__()
         width, heads = width_and_heads(depth, width, heads)
         if patch_size < 2 or patch_size & (patch_size - 1):
             raise ValueError(f"patch_size={patch_size} must be a power of two, at least 2: one level each halving")
-        if image_size % patch_size or width % patch_size:
-            raise ValueError(f"image_size={image_size} and width={width} must be multiples of patch_size={patch_size}")
+        if any(edge % patch_size for edge in (*size, width)):
+            raise ValueError(f"size={shown(size)} and width={width} must be multiples of patch_size={patch_size}")
         if level_blocks < 1:
             raise ValueError(f"level_blocks={level_blocks} must be at least 1")
         self.patch_size = patch_size
@@ -113,8 +115,7 @@ class UViT(nn.Module):
         self.condition = Conditioning(text, width)
         self.conv_in = Conv2d(channels, sizes[0], 3, padding=1)
         self.levels = Modules[Level](Level(sizes[i], sizes[i + 1], level_blocks, width) for i in range(n))
-        grid = Interpolated(image_size, patch_size) if grid is None else grid
-        self.positions = PositionalEncoding(grid, image_size // patch_size, width)
+        self.positions = PositionalEncoding(grid or Interpolated.of(size, patch_size), size, patch_size, width)
         self.text = TextEmbedding(text, width)
         self.blocks = nn.ModuleList(JointBlock(1, width, heads, qk_norm) for _ in range(depth))
         self.norm_out = group_norm(sizes[0])

@@ -19,6 +19,7 @@ from flowzoo.bench.stopwatch import Stopwatch, synchronize
 from flowzoo.bench.subject import Subject
 from flowzoo.build import autoencoder_of, backbone_of, latents_of
 from flowzoo.encoders.text import TextEncoders
+from flowzoo.sizes import pair
 
 
 class Measure:
@@ -110,11 +111,10 @@ def forward_flops(cfg: DictConfig) -> float:
     some = [1.0] * autoencoder.channels
     latents = latents_of(cfg, autoencoder, ChannelStatistics.given(some, some))
     text: TextEncoders = instantiate(cfg.text)
-    pixels, counter = cfg.data.source.image_size, FlopCounterMode(display=False)
-    size = latents.latent_size((pixels, pixels))
+    size, counter = pair(cfg.data.source.image_size), FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        z, label = torch.zeros(1, latents.channels, *size), torch.zeros(1)
-        backbone_of(cfg, latents, text, pixels)(z, label, text.null(1).to("meta"))
+        z, label = torch.zeros(1, latents.channels, *latents.latent_size(size)), torch.zeros(1)
+        backbone_of(cfg, latents, text, size)(z, label, text.null(1).to("meta"))
     return float(counter.get_total_flops())
 
 

@@ -1,4 +1,4 @@
-"""From an image file to the square of RGB pixels that training sees."""
+"""From an image file to the RGB pixels that training sees."""
 
 import io
 import struct
@@ -63,20 +63,22 @@ def pixel_size(stream: BinaryIO) -> tuple[int, int]:
         return image.size
 
 
-def decode(data: bytes, size: int, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """An image file -> uint8 [3, size, size]: upright, on `background`, the centred square, resized with antialiasing.
+def decode(data: bytes, size: tuple[int, int], background: tuple[int, int, int] = WHITE) -> np.ndarray:
+    """An image file -> uint8 [3, H, W] of size (H, W): upright, on `background`, centre crop, resized, antialiased.
 
-    Of several frames the first. Raises one of `UNREADABLE`.
+    The crop is the largest of the shape H : W. Of several frames the first. Raises one of `UNREADABLE`.
     """
+    h, w = size
+    twice = 2 * max(size)  # along both axes: the image may still lie on its side
     with Image.open(io.BytesIO(data), formats=formats()) as image:
-        image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction, never below twice what is needed
+        image.draft("RGB", (twice, twice))  # JPEG: decode at a fraction, never below twice what is needed
         image.load()
         rgb = _rgb(_upright(image), background)
     width, height = rgb.size
-    if (width, height) != (size, size):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    if (width, height) != (w, h):
+        across, down = min(width, height * w / h), min(height, width * h / w)
+        left, top = (width - across) / 2, (height - down) / 2
+        rgb = rgb.resize((w, h), Image.Resampling.BICUBIC, (left, top, left + across, top + down))
     return np.asarray(rgb).transpose(2, 0, 1)
 
 

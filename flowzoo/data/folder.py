@@ -24,6 +24,7 @@ from flowzoo.data.source import check_split
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.runs.files import RunError
+from flowzoo.sizes import pair
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ class Folder:
     `text`, `metadata`: from files beside the images (flowzoo/data/sidecars.py). `auto`: from those, or from classes
     where there are none. Images without a caption are left out.
 
-    Images are read as RGB, upright, on `background` where they are transparent; the centred square is resized to
-    image_size, antialiased. The next readable image of its folder stands for an unreadable one, with its captions, and
-    the log names it; CorruptImages above 1 %.
+    Images are read as RGB, upright, on `background` where they are transparent; image_size is the edge of
+    squares or [H, W], and the largest centred part of that shape is resized to it, antialiased. The next readable image
+    of its folder stands for an unreadable one, with its captions, and the log names it; CorruptImages above 1 %.
 
     Raises:
         FileNotFoundError: a missing path.
@@ -76,7 +77,7 @@ class Folder:
         split: str,
         path: str,
         val_path: str | None = None,
-        image_size: int = 32,
+        image_size: int | Sequence[int] = 32,
         captions: str = "auto",
         template: str = TEMPLATE,
         names: Mapping[str, str | Sequence[str]] | None = None,
@@ -84,8 +85,7 @@ class Folder:
         val_fraction: float = 0.05,
         name: str = "folder",
     ) -> None:
-        if image_size < 1:
-            raise ValueError(f"image_size={image_size} is out of range; allowed: 1 or more pixels")
+        self.size = pair(image_size)
         if captions not in KINDS:
             raise ValueError(f"captions={captions!r} is not known; allowed: {', '.join(KINDS)}")
         if "{name}" not in template:
@@ -96,7 +96,6 @@ class Folder:
         self._shared = val_path is None
         self.name = name
         self.split = check_split(split)
-        self.image_size = image_size
         self.path = place = user_path(val_path if split == "val" and val_path is not None else path)
         self._archive = archive = open_archive(place)
         self.passed = Passed()
@@ -169,7 +168,9 @@ class Folder:
         The same for a directory and a zip of it. A zip says its CRCs in its directory; the files of a directory are
         read, which training does anyway.
         """
-        digest = sha256(f"{decoding.VERSION} {self.image_size} {self._background}\n".encode())
+        height, width = self.size
+        size = height if height == width else f"{height}x{width}"
+        digest = sha256(f"{decoding.VERSION} {size} {self._background}\n".encode())
         for f, captions in zip(self._files, self._captions, strict=True):
             digest.update(f"{f.name} {f.size} {captions}\n".encode("utf-8", "surrogateescape"))
         crcs = np.zeros(len(self), "<u4")
@@ -185,7 +186,7 @@ class Folder:
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""
-        out = np.empty((len(indices), 3, self.image_size, self.image_size), np.uint8)
+        out = np.empty((len(indices), 3, *self.size), np.uint8)
 
         def fill(rows: range) -> None:
             for row in rows:
@@ -248,8 +249,10 @@ class Folder:
         sizes.sort(key=lambda size: size[0] * size[1])
         least, most = ("{} x {}".format(*sizes[k]) for k in (0, -1))
         told = least if least == most else f"{least} to {most}"
-        smaller = sum(min(size) < self.image_size for size in sizes)
-        told += f"; {smaller} smaller than {self.image_size}, which are enlarged" if smaller else ""
+        height, width = self.size
+        smaller = sum(w < width or h < height for w, h in sizes)
+        asked = height if height == width else f"{width} x {height}"
+        told += f"; {smaller} smaller than {asked}, which are enlarged" if smaller else ""
         return told + (f"; {broken} unreadable" if broken else "") + seen
 
     def _standing(self, index: int) -> Sequence[int]:
@@ -261,7 +264,7 @@ class Folder:
         for i in self._standing(index):
             if not self._corrupt[i]:
                 try:
-                    return decode(self._archive.read(self._files[i]), self.image_size, self._background)
+                    return decode(self._archive.read(self._files[i]), self.size, self._background)
                 except UNREADABLE as error:
                     self._mark(i, error)
         folder = self._files[index].folder

@@ -96,7 +96,7 @@ class Resident:
     """
 
     def __init__(self, source: Source, encoders: Encoders, plan: Plan, device: torch.device, workers: int) -> None:
-        shape = (len(source), source.channels, source.image_size, source.image_size)
+        shape = (len(source), source.channels, *source.size)
         need, free = torch.Size(shape).numel(), free_memory(device)
         if need > _ROOM * free:
             raise ValueError(

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowzoo.data.source import Source
+from flowzoo.sizes import shown
 
 _CAPTIONS = 3
 
@@ -27,8 +28,7 @@ def overview(train: Source, val: Source) -> Lines:
     """Pairs of a word and a text."""
     n = len(train)
     examples = (train.captions((2 * k + 1) * n // (2 * _CAPTIONS))[0] for k in range(_CAPTIONS))
-    size = f"{train.image_size} x {train.image_size} pixels"
-    lines = [("images", f"{n:,} to train on, {len(val):,} held out, {size}")]
+    lines = [("images", f"{n:,} to train on, {len(val):,} held out, {shown(train.size)} pixels")]
     lines.append(("captions", "\n".join(dict.fromkeys(examples))))
     lines += train.about() if isinstance(train, Telling) else []
     held_out = val.about() if isinstance(val, Telling) else []

@@ -22,7 +22,8 @@ class Shapes:
 
     `most_objects` below 3 and `textured=False` (plain grounds alone) make an easier world of the same kind.
 
-    `size` is the length that training and evaluation see; any non-negative index may be asked for.
+    Images are squares with an edge of `image_size`. `size` is the length that training and evaluation see; any
+    non-negative index may be asked for.
     Shares no scene stream between splits. `captions` is terse, dense or mix (both, drawn by equal chances).
     """
 
@@ -39,8 +40,8 @@ class Shapes:
         most_objects: int = MOST,
         textured: bool = True,
     ) -> None:
-        if not 16 <= image_size <= 64:
-            raise ValueError(f"image_size={image_size} is out of range for shapes; allowed: 16 to 64")
+        if not isinstance(image_size, int) or not 16 <= image_size <= 64:
+            raise ValueError(f"image_size={image_size} is out of range for shapes; allowed: 16 to 64 pixels")
         if size < 1:
             raise ValueError(f"size={size} is out of range; allowed: 1 or more images")
         if not 1 <= most_objects <= MOST:
@@ -48,15 +49,15 @@ class Shapes:
         if captions not in CHOICES:
             raise ValueError(f"captions={captions!r} is not known; allowed: {', '.join(CHOICES)}")
         self.split = check_split(split)
-        self.image_size = image_size
+        self.size = (image_size, image_size)
         self.seed = seed
-        self._size = size
+        self._count = size
         self._scenes = partial(scenes, word("shapes", seed, split), most=most_objects, textured=textured)
         self._say = CHOICES[captions]
         self._block: tuple[int, Scenes] | None = None
 
     def __len__(self) -> int:
-        return self._size
+        return self._count
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +67,7 @@ class Shapes:
         """
         first = self._scenes(np.arange(256))
         drawn = (first.count, first.shape, first.colour, first.size, first.texture, first.ground)
-        about = repr((VERSION, self.split, self.image_size, self._size, self.seed, COLOURS, GROUNDS, SHAPES, TEXTURES))
+        about = repr((VERSION, self.split, self.size[0], self._count, self.seed, COLOURS, GROUNDS, SHAPES, TEXTURES))
         return sha256(about.encode() + b"".join(a.tobytes() for a in drawn)).hexdigest()[:16]
 
     def scenes(self, indices: Sequence[int]) -> Scenes:
@@ -78,10 +79,10 @@ class Shapes:
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""
-        out = np.empty((len(indices), 3, self.image_size, self.image_size), np.uint8)
+        out = np.empty((len(indices), 3, *self.size), np.uint8)
         for start in range(0, len(indices), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            out[rows] = draw(self.scenes(indices[rows]), self.image_size)
+            out[rows] = draw(self.scenes(indices[rows]), self.size[0])
         return out
 
     def captions(self, index: int) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ class Source(Protocol):
         """The data set's name in folders and rows of results."""
 
     @property
-    def image_size(self) -> int:
-        """H = W, pixels."""
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images, pixels."""
 
     @property
     def channels(self) -> int:

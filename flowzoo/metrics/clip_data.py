@@ -61,7 +61,7 @@ def load_set(source: "Source", context_length: int, workers: int, chunk: int = 4
     n = len(source)
     work = partial(_chunk, source, context_length)
     parts = [range(i, min(i + chunk, n)) for i in range(0, n, chunk)]
-    images = np.empty((n, source.channels, source.image_size, source.image_size), np.uint8)
+    images = np.empty((n, source.channels, *source.size), np.uint8)
     numbers: dict[bytes, int] = {}
     choices: list[list[int]] = []
     pool = ProcessPoolExecutor(workers, mp_context=get_context("fork")) if workers else nullcontext()

@@ -34,6 +34,7 @@ from flowzoo.runs.files import RunError
 from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
+from flowzoo.sizes import shown
 from flowzoo.training.surroundings import check_compiler
 
 RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
@@ -178,10 +179,16 @@ def prepare(cfg: DictConfig) -> Prepared:
     if source.channels != 3:
         raise ValueError(f"data {source.name} has {source.channels} channels; allowed: 3")
     vision = architecture["vision_cfg"]
-    size = vision["image_size"] = vision.get("image_size") or source.image_size
-    if size != source.image_size:
+    height, width = source.size
+    if height != width:
         raise ValueError(
-            f"clip.architecture.vision_cfg.image_size={size}: allowed is null, or the {source.image_size} of the images"
+            f"data {source.name}: images are {shown(source.size)} pixels; allowed for the small CLIP are squares, such "
+            f"as data.source.image_size={max(source.size)} (scores squeeze other shapes into a square)"
+        )
+    size = vision["image_size"] = vision.get("image_size") or height
+    if size != height:
+        raise ValueError(
+            f"clip.architecture.vision_cfg.image_size={size}: allowed is null, or the {height} of the images"
         )
     if size % vision["patch_size"]:
         patch = vision["patch_size"]

@@ -23,6 +23,7 @@ from flowzoo.runs.keys import BESIDE, check_keys
 from flowzoo.runs.store import RunError, explained
 from flowzoo.runs.text import check_text
 from flowzoo.signatures import signature_of
+from flowzoo.sizes import pair
 
 
 class Limit(NamedTuple):
@@ -94,6 +95,10 @@ SETTINGS = list_of(
         lambda x: {**x, "guidance": NOT_NEGATIVE.form(x["guidance"])},
     )
 )
+RECTANGLE = Limit(  # a square has one spelling, as runs are named by their settings
+    "[H, W] of two different ones",
+    lambda x: list_of(integer(1)).holds(x) and len(x) == len(set(x)) == 2,
+)
 FOLDER_NAME = Limit(
     "a name of one folder: letters, digits and . _ + -",
     lambda x: isinstance(x, str) and x.strip(".") != "" and all(c.isalnum() or c in "._+-" for c in x),
@@ -153,7 +158,7 @@ LIMITS: dict[str, Limit] = {
     "backbone.dual_attention": integer(0),
     "autoencoder.gain": POSITIVE,
     "autoencoder.spectrum_power": NOT_NEGATIVE,
-    "data.source.image_size": integer(1),
+    "data.source.image_size": either(integer(1), RECTANGLE),
     "data.source.size": integer(1),
     "data.source.seed": integer(0),
     "stack.size": either(one_of("auto"), integer(1)),
@@ -176,7 +181,7 @@ PLACE_LIMITS = {"sweep": FOLDER_NAME, "runs": Limit("the name of a folder", NAME
 
 # What a part gets beside its config, where it is built.
 SUPPLIED: dict[str, tuple[str, ...]] = {
-    "backbone": ("channels", "image_size", "text"),
+    "backbone": ("channels", "size", "text"),
     "data.source": ("split",),
     "autoencoder": ("image_channels",),
 }
@@ -344,7 +349,7 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     if depth and dual > depth:
         raise ValueError(f"backbone.dual_attention={dual}: allowed is 0 to backbone.depth={depth}")
     if size := values["data"].get("source", {}).get("image_size"):
-        check_patches(values, size)
+        check_patches(values, pair(size))
     devices = trainer.get("devices")
     if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
         raise ValueError(
@@ -361,14 +366,20 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
             )
 
 
-def check_patches(values: Mapping[str, Any] | DictConfig, size: int) -> None:
-    """Raises ValueError where images of `size` pixels are not cut by the autoencoder's factor and the patches."""
+def check_patches(values: Mapping[str, Any] | DictConfig, size: tuple[int, int]) -> None:
+    """Raises ValueError where images of (H, W) pixels are not cut by the autoencoder's factor and the patches."""
     factor, patch = values["autoencoder"].get("factor", 1), values["backbone"].get("patch_size")
-    if size % factor:
-        raise ValueError(f"autoencoder.factor={factor}: allowed is a divisor of {size}, the image size")
-    seen = f"{size // factor}, the image size" + (f" {size} over autoencoder.factor={factor}" if factor > 1 else "")
-    if patch and size // factor % patch:
+    told = _edges(size)
+    if any(edge % factor for edge in size):
+        raise ValueError(f"autoencoder.factor={factor}: allowed is a divisor of {told}, the image size")
+    latent = (size[0] // factor, size[1] // factor)
+    seen = f"{_edges(latent)}, the image size" + (f" {told} over autoencoder.factor={factor}" if factor > 1 else "")
+    if patch and any(edge % patch for edge in latent):
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of {seen}")
+
+
+def _edges(size: tuple[int, int]) -> str:
+    return " and ".join(map(str, dict.fromkeys(size)))
 
 
 def _check_files(values: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_the_stored_statistics_normalise_shapes() -> None:
     pixels = normalised_pixels(cfg.data.mean, cfg.data.std)
     source = instantiate(cfg.data.source, split="train")
     assert pixels.channels == source.channels
-    assert pixels.latent_size((source.image_size, 24)) == (32, 24)
+    assert pixels.latent_size((source.size[0], 24)) == (32, 24)
     assert (len(source), source.name) == (50_000, cfg.data.name)
     # The whole split, as 10,000 images leave a sampling error of 0.6 %; counted by value, which is exact and fast.
     counts = torch.zeros(3, 256, dtype=torch.float64)

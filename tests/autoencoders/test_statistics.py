@@ -14,7 +14,7 @@ from flowzoo.runs.files import Refused
 class Squares:
     """`n` images of 8 x 8: each of one grey level of its own, with little noise, as if seen by an unlike camera."""
 
-    name, image_size, channels, fingerprint = "squares", 8, 1, "squares"
+    name, size, channels, fingerprint = "squares", (8, 8), 1, "squares"
 
     def __init__(self, n: int, seed: int, bright: float = 0.0, contrast: float = 1.0) -> None:
         draw = np.random.default_rng(seed)

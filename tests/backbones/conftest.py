@@ -14,9 +14,9 @@ SMALL = {"patch_size": 4, "depth": 3, "width": 32, "heads": 2}
 OPTIONS = {"mmdit+dual": {"dual_attention": 2}}
 
 
-def make(name, *, text=SPEC, image_size=16, channels=3, **overrides):
+def make(name, *, text=SPEC, size=(16, 16), channels=3, **overrides):
     config = preset(name.partition("+")[0], **SMALL | OPTIONS.get(name, {}) | overrides)
-    return instantiate(config, channels=channels, image_size=image_size, text=text)
+    return instantiate(config, channels=channels, size=size, text=text)
 
 
 def inputs(batch=2, height=16, width=16, spec=SPEC, dtype=torch.float32, seed=0):

@@ -33,7 +33,8 @@ def test_other_sizes_are_refused(name, make, inputs):
         ({"depth": 0}, "depth=0"),
         ({"patch_size": 3}, "patch_size=3"),
         ({"width": 34, "heads": 1}, "width=34"),
-        ({"image_size": 18}, "image_size=18"),
+        ({"size": (18, 16)}, "size=18 x 16"),
+        ({"size": (16, 18)}, "size=16 x 18"),
         ({"text": TextSpec((), (), ())}, "at least one"),
     ],
 )

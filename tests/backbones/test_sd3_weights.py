@@ -32,7 +32,7 @@ def theirs(randomise, qk_norm, **changes):
 
 def ours(qk_norm, grid=GRID, text=SPEC, **changes):
     sizes = {"patch_size": 2, "depth": 3, "width": 32, "heads": 4} | changes
-    return MMDiT(channels=5, image_size=8, text=text, qk_norm=qk_norm, grid=grid, **sizes)
+    return MMDiT(channels=5, size=(8, 8), text=text, qk_norm=qk_norm, grid=grid, **sizes)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])

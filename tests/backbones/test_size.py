@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from flowzoo.backbones.size import PAPER_TEXT, SMALL_TEXT, preset, size, table
+from flowzoo.backbones.size import PAPER_TEXT, SMALL_TEXT, preset, size_of, table
 from flowzoo.encoders.text import TextSpec
 
 NAMES = ["crossdit", "dit", "mmdit", "mmdit3", "uvit"]
-SMALL = {"channels": 3, "image_size": 32, "text": SMALL_TEXT}
+SMALL = {"channels": 3, "size": (32, 32), "text": SMALL_TEXT}
 
 
 def parameters(markdown):
@@ -21,12 +21,12 @@ def test_the_documented_table_is_current():
 
 
 def test_presets_are_of_equal_size():
-    sizes = [size(preset(name), **SMALL).parameters for name in NAMES]
+    sizes = [size_of(preset(name), **SMALL).parameters for name in NAMES]
     assert max(sizes) < 1.05 * min(sizes)
 
 
 def test_small_mmdit():
-    assert size(preset("mmdit"), **SMALL).width == 256
+    assert size_of(preset("mmdit"), **SMALL).width == 256
     assert preset("mmdit").depth == 6
 
 
@@ -35,8 +35,8 @@ def test_small_mmdit():
 )
 def test_counts_are_the_formulas(name, depth, width):
     """Counted on the meta device against sums by hand; both for one sample."""
-    text, channels, image_size, p = TextSpec((32, 24), (40, 48), (64, 0)), 3, 32, 4
-    w, n, d = width, (image_size // p) ** 2, depth
+    text, channels, shape, p = TextSpec((32, 24), (40, 48), (64, 0)), 3, (32, 24), 4
+    w, n, d = width, (shape[0] // p) * (shape[1] // p), depth
     lengths, dims = text.lengths, text.dims
     lines = [(n, channels * p * p, w), (n, w, channels * p * p)]  # (rows, in, out) of every linear layer
     lines += [(length, dim, w) for length, dim in zip(lengths, dims, strict=True)]
@@ -59,7 +59,7 @@ def test_counts_are_the_formulas(name, depth, width):
             lines += (d - 1) * stream(rows) + [(1, w, 2 * w), (rows, w, 2 * w)]
         attention = (d - 1) * total * total + n * total
         norms = 2 * d + len(texts) * (2 * (d - 1) + 1)
-    counted = size(preset(name, depth=d, width=w), channels=channels, image_size=image_size, text=text)
+    counted = size_of(preset(name, depth=d, width=w), channels=channels, size=shape, text=text)
     assert counted.width == w
     assert counted.parameters == sum(i * o + o for _, i, o in lines) + 64 * norms
     assert counted.flops == sum(2 * rows * i * o for rows, i, o in lines) + 4 * w * attention
@@ -67,7 +67,7 @@ def test_counts_are_the_formulas(name, depth, width):
 
 def test_the_papers_largest_has_eight_billion():
     config = preset("mmdit", depth=38, width=None, patch_size=2)
-    counted = size(config, channels=16, image_size=128, text=PAPER_TEXT)
+    counted = size_of(config, channels=16, size=(128, 128), text=PAPER_TEXT)
     assert counted.width == 38 * 64
     assert counted.parameters == pytest.approx(8.05e9, rel=0.01)
 

@@ -17,7 +17,7 @@ SPEC = TextSpec(lengths=(3, 2), dims=(8, 4), pooled=(4, 0))
 
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    net = MMDiT(channels=3, image_size=8, text=SPEC, patch_size=4, depth=2, width=16, heads=2).double()
+    net = MMDiT(channels=3, size=(8, 8), text=SPEC, patch_size=4, depth=2, width=16, heads=2).double()
     for p in net.parameters():  # so that nothing is hidden behind a gate of zero
         nn.init.normal_(p, std=0.3)
     return net

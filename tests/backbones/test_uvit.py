@@ -23,7 +23,7 @@ def test_one_level_a_halving(make, inputs, randomise, patch_size, channels):
 def test_levels_that_do_not_exist_are_refused(make, overrides):
     ((key, value),) = overrides.items()
     with pytest.raises(InstantiationException, match=f"{key}={value}"):
-        make("uvit", image_size=24, **overrides)
+        make("uvit", size=(24, 24), **overrides)
 
 
 def test_every_skip_is_used(make, inputs, randomise):

@@ -40,7 +40,7 @@ class Hashed:
 class Synonyms:
     """Image i is all i, and has i % 4 + 1 captions."""
 
-    name, image_size, channels, fingerprint = "synonyms", 2, 1, "0"
+    name, size, channels, fingerprint = "synonyms", (2, 2), 1, "0"
 
     def __len__(self) -> int:
         return 40

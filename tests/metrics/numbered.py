@@ -8,7 +8,7 @@ import numpy as np
 class Numbers:
     """A source whose image i is noise around a level that its captions name."""
 
-    name, image_size, channels = "numbers", 32, 3
+    name, size, channels = "numbers", (32, 32), 3
 
     def __init__(self, n: int = 200, levels: int = 10) -> None:
         self.n, self.levels, self.fingerprint, self.read = n, levels, f"numbers-{n}", 0

@@ -129,6 +129,7 @@ BAD = [
     ("output=folder", "output=folder: this is a folder"),
     ("output=photos/cat/0.png/clip.safetensors", "0.png is a file"),
     ("data.source.image_size=30", "patch_size=4: allowed is a divisor of 30"),
+    ("data.source.image_size=[16,24]", "images are 16 x 24 pixels; allowed for the small CLIP are squares"),
     ("clip.architecture.vision_cfg.image_size=64", "image_size=64: allowed is null, or the 32 of the images"),
     ("clip.architecture.text_cfg.heads=3", "clip.architecture: "),
     ("+clip.augment.wrong=1", "clip.augment: "),
@@ -166,7 +167,7 @@ def test_without_a_compiler_nothing_is_compiled(photos: Path, monkeypatch: pytes
 def test_the_network_follows_the_size_of_the_images(photos: Path) -> None:
     made = train_clip.prepare(train_clip.composed([*PHOTOS, "data.source.image_size=64"]))
     assert made.architecture["vision_cfg"]["image_size"] == 64
-    assert made.source.image_size == 64
+    assert made.source.size == (64, 64)
 
 
 def test_any_data_has_a_recipe(tmp_path: Path) -> None:

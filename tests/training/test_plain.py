@@ -75,7 +75,7 @@ def plain(names: Sequence[str], encoders: Sequence[TextEncoder], network: str, d
         one = own(i)
         torch.manual_seed(word(one["seed"], 0, "weights"))
         sizes = {"patch_size": 4, "depth": depth, "width": 32, "heads": 2}
-        net = NETWORKS[network](channels=3, image_size=16, text=spec, **sizes)
+        net = NETWORKS[network](channels=3, size=(16, 16), text=spec, **sizes)
         losses, norms, shadow = train(
             net, PAPER[name], source, encoders, **one, **how, **ADAMW, **EMA, **DATA, steps=STEPS, batch_size=BATCH
         )
