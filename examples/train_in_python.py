@@ -33,8 +33,8 @@ def main(steps: int) -> Run:
     statistics = find(pca, train, val)  # fits it, and measures its latents
     latents = Latents(pca, statistics.mean, statistics.std)
     torch.manual_seed(0)
-    network = DiT(channels=6, image_size=8, text=text.spec, patch_size=2, depth=2, width=64, heads=2)
-    model = Model(formulation("rf/lognorm(0,1)"), network, latents, text, image_size=16)
+    network = DiT(channels=6, size=(8, 8), text=text.spec, patch_size=2, depth=2, width=64, heads=2)
+    model = Model(formulation("rf/lognorm(0,1)"), network, latents, text, size=train.size)
     loop = Loop(steps=steps, batch_size=32, val_every=100, checkpoint_every=100)
     judged = Evaluation(samples=200, reference=200, settings=[Setting(steps=10, guidance=2.5)])
     job = Job(Run("runs/python/rf_lognorm"), model, train, val, loop, evaluation=judged, statistics=statistics)

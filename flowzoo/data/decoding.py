@@ -58,9 +58,9 @@ def colour(background: str) -> tuple[int, int, int]:
 
 
 def pixel_size(stream: BinaryIO) -> tuple[int, int]:
-    """Width and height as the file's header says, before it is turned upright. Raises one of `UNREADABLE`."""
+    """(H, W) as the file's header says, before it is turned upright. Raises one of `UNREADABLE`."""
     with Image.open(stream, formats=formats()) as image:
-        return image.size
+        return image.height, image.width
 
 
 def decode(data: bytes, size: tuple[int, int], background: tuple[int, int, int] = WHITE) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`data=folder`: images in a directory or a zip, captioned by their class folders or by files beside them."""
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -234,7 +235,7 @@ class Folder:
         return next(told for f, told in zip(self._files, self._captions, strict=True) if f.folder == folder)
 
     def _sizes(self) -> str:
-        """The sizes in pixels of at most 200 evenly spaced images."""
+        """H x W in pixels of at most 200 evenly spaced images."""
         n = min(len(self), _MEASURED)
         sizes, broken = [], 0
         for file in (self._files[i * len(self) // n] for i in range(n)):
@@ -246,12 +247,12 @@ class Folder:
         seen = "" if n == len(self) else f" (of {n} looked at)"
         if not sizes:
             return f"none can be read{seen}"
-        sizes.sort(key=lambda size: size[0] * size[1])
+        sizes.sort(key=math.prod)
         least, most = ("{} x {}".format(*sizes[k]) for k in (0, -1))
         told = least if least == most else f"{least} to {most}"
         height, width = self.size
-        smaller = sum(w < width or h < height for w, h in sizes)
-        asked = height if height == width else f"{width} x {height}"
+        smaller = sum(h < height or w < width for h, w in sizes)
+        asked = height if height == width else f"{height} x {width}"
         told += f"; {smaller} smaller than {asked}, which are enlarged" if smaller else ""
         return told + (f"; {broken} unreadable" if broken else "") + seen
 

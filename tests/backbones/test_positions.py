@@ -33,6 +33,22 @@ def test_interpolated_keeps_its_centre_and_halves_its_step():
             assert axis.mean().item() + step / 2 == pytest.approx(4)
 
 
+@pytest.mark.parametrize(("h", "w"), [(4, 16), (16, 4), (2, 32), (8, 8)])
+def test_a_rectangle_has_the_places_of_the_square_of_its_area_where_they_overlap(h, w):
+    """Of 8 x 8 patches here: one centre, one step, and so the middle of the longer axis and all of the shorter."""
+    rectangle = Interpolated.of((4 * h, 4 * w), patch_size=4)
+    assert rectangle == Interpolated.of((32, 32), patch_size=4)
+    for n, places in zip((h, w), rectangle(h, w), strict=True):
+        assert places.tolist() == [i + (8 - n) / 2 for i in range(n)]
+        assert set(range(8)) & set(places.tolist()) == set(places.tolist() if n <= 8 else range(8))
+
+
+def test_patches_of_any_size_in_training_are_one_apart():
+    for size in ((48, 64), (12, 20)):
+        for axis in Interpolated.of(size, patch_size=4)(size[0] // 4, size[1] // 4):
+            torch.testing.assert_close(axis.diff(), torch.ones(len(axis) - 1, dtype=torch.float64))
+
+
 def test_cropped_takes_the_middle():
     grid = Cropped(max_size=10, base=5)
     rows, columns = grid(4, 7)
@@ -56,8 +72,12 @@ def test_encoding_is_sines_and_cosines_of_column_then_row():
 
 
 def test_table_is_stored_for_one_size_and_left_out_of_the_state():
-    encoding = PositionalEncoding(Interpolated(base=8, patch_size=2), 4, 16)
+    encoding = PositionalEncoding(Interpolated(base=8, patch_size=2), (8, 8), 2, 16)
     assert encoding.state_dict() == {}
     torch.testing.assert_close(encoding(4, 4), encode(encoding.grid, 4, 4, 16).float())
     assert encoding(3, 6).shape == (18, 16)
+    wide = PositionalEncoding(encoding.grid, (6, 12), 2, 16)
+    assert wide.table.shape == (18, 16)
+    torch.testing.assert_close(wide(3, 6), encoding(3, 6))
+    torch.testing.assert_close(wide(6, 3), encoding(6, 3))  # as many patches, in another shape
     assert encoding.double()(3, 6).dtype == torch.float64

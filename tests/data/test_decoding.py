@@ -33,7 +33,7 @@ def test_cameras_orientation_is_followed(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored)).convert("RGB")
-    shown = decode(saved(image, kind, exif=exif, **EXACT.get(kind, {})), 32).mean(0)[8::16, 8::16]
+    shown = decode(saved(image, kind, exif=exif, **EXACT.get(kind, {})), (32, 32)).mean(0)[8::16, 8::16]
     np.testing.assert_allclose(shown, [[255, 170], [85, 0]], atol=20)
 
 
@@ -66,14 +66,14 @@ TRANSPARENT = {
 @pytest.mark.parametrize("mode", TRANSPARENT)
 def test_transparency_shows_the_background(mode: str, background: str) -> None:
     data, left = TRANSPARENT[mode]
-    image = decode(data, 4, colour(background))
+    image = decode(data, (4, 4), colour(background))
     np.testing.assert_array_equal(image[:, 0, 0], left)
     np.testing.assert_array_equal(image[:, 0, 3], colour(background))
 
 
 def test_half_transparent_is_half_of_each() -> None:
     pixel = Image.new("RGBA", (2, 2), (200, 0, 0, 128))
-    np.testing.assert_allclose(decode(saved(pixel, "PNG"), 2)[:, 0, 0], [227, 127, 127], atol=1)
+    np.testing.assert_allclose(decode(saved(pixel, "PNG"), (2, 2))[:, 0, 0], [227, 127, 127], atol=1)
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
@@ -81,18 +81,18 @@ def test_gray_of_sixteen_bits_keeps_its_range(order: str) -> None:
     values = np.array([[0, 257, 32768], [65535, 128, 40000]], np.uint16).repeat(2, 0)[:3]
     expected = np.round(values / 257)
     for kind in ("PNG", "TIFF"):
-        shown = decode(saved(Image.fromarray(values.astype(order)), kind), 3)
+        shown = decode(saved(Image.fromarray(values.astype(order)), kind), (3, 3))
         np.testing.assert_array_equal(shown, np.broadcast_to(expected, (3, 3, 3)))
 
 
 def test_gray_of_thirty_two_bits_is_read_where_its_white_is_known() -> None:
     integers = Image.fromarray(np.array([[0, 32896], [65535, 257]], np.int32))
-    np.testing.assert_array_equal(decode(saved(integers, "TIFF"), 2)[0], [[0, 128], [255, 1]])
+    np.testing.assert_array_equal(decode(saved(integers, "TIFF"), (2, 2))[0], [[0, 128], [255, 1]])
     floats = np.array([[0, 0.5], [1, 0.25]], np.float32)
-    np.testing.assert_array_equal(decode(saved(Image.fromarray(floats), "TIFF"), 2)[0], [[0, 128], [255, 64]])
+    np.testing.assert_array_equal(decode(saved(Image.fromarray(floats), "TIFF"), (2, 2))[0], [[0, 128], [255, 64]])
     for unknown in (floats * 255, -floats, floats * np.nan):
         with pytest.raises(ValueError, match="which of them is white is not known"):
-            decode(saved(Image.fromarray(unknown), "TIFF"), 2)
+            decode(saved(Image.fromarray(unknown), "TIFF"), (2, 2))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_gray_of_thirty_two_bits_is_read_where_its_white_is_known() -> None:
 def test_every_mode_keeps_black_and_white(mode: str, kind: str) -> None:
     gray = np.zeros((32, 32), np.uint8)
     gray[16:] = 255
-    image = decode(saved(Image.fromarray(gray).convert("RGB").convert(mode), kind), 32)[:, 8::16, 8::16]
+    image = decode(saved(Image.fromarray(gray).convert("RGB").convert(mode), kind), (32, 32))[:, 8::16, 8::16]
     np.testing.assert_allclose(image, np.broadcast_to([[[0, 0], [255, 255]]], (3, 2, 2)), atol=12)
 
 
@@ -113,12 +113,12 @@ def test_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):
         data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
-        np.testing.assert_allclose(decode(data, 4)[:, 0, 0], [255, 0, 0], atol=6)
+        np.testing.assert_allclose(decode(data, (4, 4))[:, 0, 0], [255, 0, 0], atol=6)
 
 
 def test_broken_records_of_a_camera_leave_the_picture() -> None:
     data = saved(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0nonsense")
-    np.testing.assert_allclose(decode(data, 4)[:, 0, 0], [255, 0, 0], atol=3)
+    np.testing.assert_allclose(decode(data, (4, 4))[:, 0, 0], [255, 0, 0], atol=3)
 
 
 def test_which_files_are_images() -> None:
@@ -126,7 +126,7 @@ def test_which_files_are_images() -> None:
     assert (".avif" in suffixes()) == bool(features.check("avif"))
     assert not {".txt", ".eps", ".ps", ".pdf", ".mpg", ".h5", ".svg", ".db"} & suffixes()
     with pytest.raises(UNREADABLE):  # Pillow would hand it to another program
-        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 4)
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", (4, 4))
 
 
 def test_colours() -> None:
@@ -144,14 +144,31 @@ def test_decoding_takes_the_centred_square(kind: str, size: tuple[int, int]) -> 
     pixels = (ramp if size[0] == 300 else ramp.T).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).convert("RGB").save(stream, kind)
-    out = decode(stream.getvalue(), 16).astype(float)
+    out = decode(stream.getvalue(), (16, 16)).astype(float)
     assert out.shape == (3, 16, 16)
     line = out.mean(0).mean(0 if size[0] == 300 else 1)
     np.testing.assert_allclose(line, 127.5 + (np.arange(16) - 7.5) / 16 * 170, atol=3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("stored", ["upright", "on its side"])
+def test_decoding_takes_the_largest_centred_part_of_the_shape(kind: str, stored: str) -> None:
+    """Of 800 x 600 pixels, 20 high and 10 wide, the middle 300 columns; 15 high and 40 wide, the middle 300 rows."""
+    columns, rows = np.linspace(0, 255, 800)[None].repeat(600, 0), np.linspace(0, 255, 600)[:, None].repeat(800, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 1 if stored == "upright" else 6  # to be turned clockwise
+    turn = (lambda x: x) if stored == "upright" else np.rot90
+    for ramp, size, axis, share in ((columns, (20, 10), 1, 300 / 800), (rows, (15, 40), 2, 300 / 600)):
+        pixels = np.ascontiguousarray(turn(ramp)).astype(np.uint8)
+        out = decode(saved(Image.fromarray(pixels).convert("RGB"), kind, exif=exif), size).astype(float)
+        assert out.shape == (3, *size)
+        line = out.mean((0, axis))
+        n = len(line)
+        np.testing.assert_allclose(line, 127.5 + (np.arange(n) - (n - 1) / 2) / n * 255 * share, atol=3)
 
 
 def test_resizing_is_antialiased() -> None:
     fine = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(fine).convert("RGB").save(stream, "PNG")
-    assert np.abs(decode(stream.getvalue(), 32).astype(float) - 127.5).max() < 3
+    assert np.abs(decode(stream.getvalue(), (32, 32)).astype(float) - 127.5).max() < 3

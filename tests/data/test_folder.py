@@ -111,6 +111,11 @@ def test_content_changes_the_fingerprint(directory: Path, tmp_path: Path) -> Non
     first = fingerprint()
     assert first == Folder("train", str(directory), str(directory), image_size=8).fingerprint
     assert first != Folder("train", str(directory), str(directory), image_size=9).fingerprint
+    shapes = [
+        Folder("train", str(directory), str(directory), image_size=s).fingerprint for s in ([8, 8], [8, 9], [9, 8])
+    ]
+    assert shapes[0] == first
+    assert len(set(shapes)) == 3
     file = copy / "cat/000.png"
     data = file.read_bytes()
     file.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
@@ -192,6 +197,8 @@ def test_mistakes_are_named(directory: Path, tmp_path: Path) -> None:
     refused("zip -r", path=zipped(directory, tmp_path / "bzip2.zip", zipfile.ZIP_BZIP2))
     refused("split='test'", split="test")
     refused("image_size=0", image_size=0)
+    refused(r"image_size=\[8, 0\].*\[H, W\]", image_size=[8, 0])
+    refused(r"image_size=\[8, 8, 3\]", image_size=[8, 8, 3])
     refused("template='a photo'", template="a photo")
     refused("val_fraction=1.5", val_fraction=1.5)
     refused("the val split of .* is empty", split="val", val_fraction=1e-9)

@@ -38,11 +38,18 @@ def test_a_folder_says_what_it_holds(root: Path, monkeypatch: pytest.MonkeyPatch
         f"{len(train)} to train on, {len(val)} held out, 8 x 8 pixels",
         "a photo of a cat", "a photo of a big dog", "a photo of a [red]",
         "3: ",
-        "10 x 20 to 11 x 20",
+        "20 x 10 to 20 x 11",
         "no images: .heic (1): cat/phone.heic",
     ):  # fmt: skip
         assert words in told
     assert printed(train, val) == ""
+
+
+def test_sizes_are_told_height_first(root: Path) -> None:
+    train, val = (Folder(split, str(root), val_fraction=0.3, image_size=[24, 8]) for split in ("train", "val"))
+    told = dict(overview.overview(train, val))
+    assert told["images"].endswith("24 x 8 pixels")
+    assert "smaller than 24 x 8, which are enlarged" in told["sizes"]
 
 
 def test_another_place_for_the_held_out_images_is_told_too(root: Path) -> None:
