@@ -15,7 +15,7 @@ COMMANDS = {
     "sweeps": ("sweeps", "plan, run and check many runs, search parameters"),
     "rank": ("analysis.rank", "rank formulations by FID and CLIP score"),
     "report": ("analysis.report", "write the report of runs as one HTML page"),
-    "train-clip": ("flowzoo.metrics.train_clip", "train the small CLIP on images of your own"),
+    "train-clip": ("flowzoo.train_clip", "train the small CLIP on images of your own"),
     "bench": ("flowzoo.bench", "measure speed"),
 }
 

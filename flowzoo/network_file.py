@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     maker: str
 
 
-CLIP = Kind("flowzoo-clip-1", "python -m flowzoo.metrics.train_clip")
+CLIP = Kind("flowzoo-clip-1", "python -m flowzoo.train_clip")
 KL = Kind("flowzoo-kl-1", "python -m flowzoo.train_autoencoder")
 DETECTOR = Kind("flowzoo-detector-1", "python -m flowzoo.detector.train")
 

@@ -13,11 +13,32 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from numbered import Numbers
 
 from flowzoo.backbones import fused
+
+ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 16,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.25, 0.2, 0.3],
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def architecture() -> dict[str, Any]:
+    """Of a CLIP that trains in seconds."""
+    return ARCHITECTURE
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    return Numbers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -132,7 +132,7 @@ def accept(module: str, argv: list[str]) -> None:
         args = arguments(argv)
         if not args.cfg:
             check_jobs(jobs_of(args, "train"))
-    elif module == "flowzoo.metrics.train_clip":
+    elif module == "flowzoo.train_clip":
         with config_loader() as loader:
             loader.load_configuration("train_clip", argv, RunMode.RUN)
 

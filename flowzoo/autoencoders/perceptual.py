@@ -19,7 +19,7 @@ _VGG_SLICES |= {**dict.fromkeys(range(16, 23), 4), **dict.fromkeys(range(23, 30)
 class ClipFeatures(nn.Module):
     """Distance of the small CLIP's patch features at several depths, each of unit length: mean over patches and depths.
 
-    weights: a file of flowzoo.metrics.train_clip; None: the shipped one, trained on shapes.
+    weights: a file of flowzoo.train_clip; None: the shipped one, trained on shapes.
 
     FID of flowzoo is measured by the same network: reconstructions that are trained on it have a flattering rFID.
     Raises FileNotFoundError and ValueError, as `load_clip`.

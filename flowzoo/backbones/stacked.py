@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class StackedBackbone(nn.Module):
         """[..., P] -> parameters by name, [..., *shape]."""
         pieces = rows.split(self.sizes, dim=-1)
         lead = rows.shape[:-1]
-        return {name: x.view(*lead, *shape) for (name, shape), x in zip(self.shapes.items(), pieces, strict=True)}
+        return {name: x.view((*lead, *shape)) for (name, shape), x in zip(self.shapes.items(), pieces, strict=True)}
 
     def row(self, state: Mapping[str, Tensor]) -> Tensor:
         """[P] from a backbone's parameters by name. ValueError where one is missing or of another shape."""
@@ -93,3 +94,19 @@ class StackedBackbone(nn.Module):
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""
         return self.call(self.cut(self.working()), z, label, text)
+
+
+class Single(StackedBackbone):
+    """Any one module, V = 1, whatever it takes and gives: what trains the frozen networks beside backbones."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__([module])
+
+    def call(self, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
+        """What the module gives, [1, ...], with weights by name [1, *shape]."""
+        return functional_call(self.skeleton, {name: w.squeeze(0) for name, w in weights.items()}, inputs)[None]
+
+    def matrices(self) -> Tensor:
+        """Which columns of the rows are elements of matrices and larger tensors, bool [P]: what decay is for."""
+        each = [torch.full((n,), len(s) >= 2) for n, s in zip(self.sizes, self.shapes.values(), strict=True)]
+        return torch.cat(each)

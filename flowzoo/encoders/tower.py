@@ -20,7 +20,7 @@ class ClipTower:
     after the end token are zeros. A caption longer than the tower's context is cut and keeps its end token.
 
     Args:
-        weights: a file of `flowzoo.metrics.train_clip`; None: the shipped one, trained on shapes.
+        weights: a file of `flowzoo.train_clip`; None: the shipped one, trained on shapes.
         length: L, the positions kept; the tower is causal, so the first ones do not depend on it.
 
     Raises:

@@ -1,6 +1,6 @@
 """What the small CLIP is trained on: a whole captioned set as three tensors on the device, and its augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class CaptionedSet:
         return self.images[index], self.choices[index, pick]
 
 
-def _chunk(source: "Source", context_length: int, indices: range) -> Chunk:
+def _chunk(source: "Source", context_length: int, indices: Sequence[int]) -> Chunk:
     from flowzoo.encoders.clip import tokenizer
 
     images = source.images(indices)  # first: captions are of what stands for an unreadable image
@@ -53,22 +53,25 @@ def _chunk(source: "Source", context_length: int, indices: range) -> Chunk:
     return images, [[tokens[c] for c in alternatives] for alternatives in captions]
 
 
-def load_set(source: "Source", context_length: int, workers: int, chunk: int = 4000) -> CaptionedSet:
-    """All images of `source` with all their captions, read by `workers` processes (0: by this one).
+def load_set(
+    source: "Source", context_length: int, workers: int, indices: Sequence[int] | None = None, chunk: int = 4000
+) -> CaptionedSet:
+    """All images of `source`, or those of `indices`, with all their captions, read by `workers` processes.
 
-    Workers are forked, so call this before the device is used.
+    0: by this one. Workers are forked, so call this before the device is used.
     """
-    n = len(source)
+    indices = range(len(source)) if indices is None else indices
+    n = len(indices)
     work = partial(_chunk, source, context_length)
-    parts = [range(i, min(i + chunk, n)) for i in range(0, n, chunk)]
+    parts = [indices[i : i + chunk] for i in range(0, n, chunk)]
     images = np.empty((n, source.channels, *source.size), np.uint8)
     numbers: dict[bytes, int] = {}
     choices: list[list[int]] = []
     pool = ProcessPoolExecutor(workers, mp_context=get_context("fork")) if workers else nullcontext()
     with pool as executor:
         done: Iterator[Chunk] = executor.map(work, parts) if isinstance(executor, Executor) else map(work, parts)
-        for part, (pixels, captions) in track(zip(parts, done, strict=True), f"reading {source.name}", len(parts)):
-            images[part.start : part.stop] = pixels
+        for i, (pixels, captions) in enumerate(track(done, f"reading {source.name}", len(parts))):
+            images[i * chunk : (i + 1) * chunk] = pixels
             choices += [[numbers.setdefault(c, len(numbers)) for c in alternatives] for alternatives in captions]
     counts = torch.tensor([len(row) for row in choices])
     width = int(counts.max())

@@ -94,7 +94,7 @@ class ClipExtractor:
 
 
 class Extractor(ClipExtractor):
-    """flowzoo's own small CLIP from a file of `flowzoo.metrics.train_clip`; by default the shipped one, of shapes."""
+    """flowzoo's own small CLIP from a file of `flowzoo.train_clip`; by default the shipped one, of shapes."""
 
     def __init__(self, weights: str | Path | None = None, batch_size: int = 512) -> None:
         weights = SHIPPED if weights is None else weights

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from flowzoo.data.loader import Batches
 from flowzoo.job import Stack
 from flowzoo.runs.signals import Notice
-from flowzoo.runs.store import Run
+from flowzoo.runs.store import Run, RunError
 from flowzoo.tasks.formulation import FormulationTask
 from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
@@ -53,6 +54,16 @@ def step_of(run: Run) -> int:
     """The step of a run's last checkpoint; 0 where there is none."""
     path = run.path / "checkpoints" / LAST
     return checkpoint.step_of(path) if path.is_file() else 0
+
+
+def set_preempted(run: Run) -> None:
+    """Says that a run was interrupted, wherever it was: after its last word it stays what it is."""
+    if run.state != "running":
+        return
+    at = {}
+    with suppress(RunError):  # a damaged checkpoint is for the next attempt to tell
+        at["step"] = step_of(run)
+    run.set_status("preempted", **at)
 
 
 def program_of(stack: Stack, compile_mode: str | None) -> Program:

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, da
 from flowzoo.scoring import Judge, Scoring
 from flowzoo.scoring_loop import score, scoring_bar
 from flowzoo.training.checkpoint import BEST
-from flowzoo.training.fit import fit, step_of
+from flowzoo.training.fit import fit, set_preempted, step_of
 from flowzoo.training.halving import Halving
 from flowzoo.training.surroundings import check_here
 
@@ -83,16 +83,6 @@ def is_over(job: Job) -> bool:
 def say_over(console: Console, run: Run) -> None:
     instead = " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
     say(console, f"{run.path} is {run.state} already; nothing to do{instead}")
-
-
-def set_preempted(run: Run) -> None:
-    """Says that a run was interrupted, wherever it was: after its last word it stays what it is."""
-    if run.state != "running":
-        return
-    at = {}
-    with suppress(RunError):  # a damaged checkpoint is for the next attempt to tell
-        at["step"] = step_of(run)
-    run.set_status("preempted", **at)
 
 
 def say(console: Console, words: str) -> None:

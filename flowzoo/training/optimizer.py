@@ -29,6 +29,15 @@ class Optimizer:
         return warm * (1 - (1 - self.decay_to) * min(1.0, done))
 
 
+class CosineDecay(Optimizer):
+    """AdamW with linear warm-up, then half a cosine down to 0 at the last step; `decay_to` is not used."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """As `Optimizer.factor`."""
+        rest = (step - self.warmup_steps) / max(steps - self.warmup_steps, 1)
+        return min((step + 1) / max(self.warmup_steps, 1), 0.5 * (1 + math.cos(math.pi * max(rest, 0.0))))
+
+
 def is_ours(kind: Any) -> bool:
     """Whether rows are updated as such an optimiser says: ours, or one derived from it that changes its rates alone."""
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
@@ -53,12 +62,18 @@ class RowAdamW:
     of a CUDA graph. The optimisers must agree in all but lr and weight_decay.
     """
 
-    def __init__(self, rows: Tensor, optimizers: Sequence[Optimizer], steps: int) -> None:
-        """`rows` [V, P] are updated in place; `steps` is the length of the whole training."""
+    def __init__(
+        self, rows: Tensor, optimizers: Sequence[Optimizer], steps: int, decayed: Tensor | None = None
+    ) -> None:
+        """`rows` [V, P] are updated in place; `steps` is the length of the whole training.
+
+        `decayed`, bool [P]: the columns that weight decay is for; None: all.
+        """
         first = optimizers[0]
         for kind in map(type, optimizers):
             if not is_ours(kind):
                 raise ValueError(not_ours(f"{kind.__module__}.{kind.__qualname__}"))
+        self._decayed = None if decayed is None else decayed.to(rows.device)
         self.rows, self.betas, self.eps = rows, (first.betas[0], first.betas[1]), first.eps
         self._lr = self._column([o.lr for o in optimizers])
         self._weight_decay = self._column([o.weight_decay for o in optimizers])
@@ -74,7 +89,8 @@ class RowAdamW:
         """One step along `gradient` [V, P], in any precision, times `clip` [V].
 
         Where `alive` [V] is False the row keeps its weights, whatever its gradient is. `copy` [V, P], in a precision of
-        its own, has the new weights afterwards. On a GPU this is one pass over memory.
+        its own, has the new weights afterwards. On a GPU this is one pass over memory,
+        and another one where only some columns decay.
         """
         beta1, beta2 = self.betas
         dtype = self.rows.dtype
@@ -84,6 +100,9 @@ class RowAdamW:
         lr = torch.where(alive, self._lr * factor, 0)
         decay, rate = (1 - lr * self._weight_decay).to(dtype), (lr / (1 - beta1**t)).to(dtype)
         root_bias = torch.sqrt(1 - beta2**t).to(dtype)
+        if self._decayed is not None:  # by itself, so that the one pass stays as it is
+            self.rows.mul_(torch.where(self._decayed, decay[:, None], 1))
+            decay = torch.ones_like(decay)
         adamw_step(
             self.rows, copy, self.exp_avg, self.exp_avg_sq, gradient,
             alive, clip, decay, rate, root_bias, self.betas, self.eps,

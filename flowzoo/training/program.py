@@ -40,14 +40,17 @@ class Program(nn.Module):
         clip_norm: float | None,
         mixed: bool,
         compile_mode: str | None,
+        decayed: Tensor | None = None,
     ) -> None:
-        """`optimizers`, one a variant. `mixed`: forward and backward pass in bf16, weights in float32.
+        """`optimizers`, one a variant; `decayed`, bool [P], the columns that their weight decay is for, None for all.
 
+        `mixed`: forward and backward pass in bf16, weights in float32.
         `compile_mode`: "reduce-overhead" makes the step a CUDA graph, "default" compiles the losses.
         """
         super().__init__()
         self.network, self.task, self.ema, self.rates = network, task, ema, optimizers
         self.steps, self.clip_norm, self.mixed, self.compile_mode = steps, clip_norm, mixed, compile_mode
+        self._decayed = decayed
         self.best = [math.inf] * len(optimizers)  # lowest validation loss of the average, of each variant
         for name, shape in (("loss_sum", len(optimizers)), ("norm_sum", len(optimizers)), ("loss_count", ())):
             self.register_buffer(name, torch.zeros(shape), persistent=False)
@@ -68,7 +71,10 @@ class Program(nn.Module):
         if self._restored is not None:
             flat.copy_(self._restored["weights"])
         self.rows = part.own(flat)  # float32 or float64, [V, p]
-        self.adamw = RowAdamW(self.rows, self.rates, self.steps)
+        decayed = self._decayed
+        if decayed is not None:
+            decayed = part.own(decayed.to(device).expand(flat.shape))[0]
+        self.adamw = RowAdamW(self.rows, self.rates, self.steps, decayed)
         self.ema.start(self.rows)
         if self._restored is not None:
             self._restore(self._restored)

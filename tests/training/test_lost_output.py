@@ -79,7 +79,7 @@ def test_a_search_stops(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_training_of_a_clip_stops(tmp_path: Path) -> None:
     words = ["clip.source.size=512", "data.workers=0", "clip.recipe.steps=100000", "clip.recipe.batch_size=8"]
-    code, said = head(["flowzoo.metrics.train_clip", *words], tmp_path)
+    code, said = head(["flowzoo.train_clip", *words], tmp_path)
     assert code == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.safetensors"))

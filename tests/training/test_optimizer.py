@@ -8,7 +8,7 @@ from torch import nn
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.store import RunError
 from flowzoo.stacks import run_group
-from flowzoo.training.optimizer import Optimizer, RowAdamW, clip_factors
+from flowzoo.training.optimizer import CosineDecay, Optimizer, RowAdamW, clip_factors
 
 RATES = [(1e-2, 0.0), (3e-2, 0.1), (1e-3, 0.5)]
 
@@ -36,6 +36,41 @@ def test_rows_move_as_torch_moves_each_alone(bound: float | None) -> None:
             alone.param_groups[0]["lr"] = rate.lr * rate.factor(step, 12)
             alone.step()
         torch.testing.assert_close(rows[i], p.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_columns_that_do_not_decay_are_a_group_of_their_own_in_torch() -> None:
+    gen = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 20, generator=gen, dtype=torch.float64)
+    decayed = torch.rand(20, generator=gen) < 0.5
+    rates = [CosineDecay(lr, (0.9, 0.98), 1e-6, decay, warmup_steps=3) for lr, decay in RATES[1:]]
+    rows = start.clone()
+    together = RowAdamW(rows, rates, steps=12, decayed=decayed)
+    groups = [[nn.Parameter(row[mask].clone()) for mask in (decayed, ~decayed)] for row in start]
+    alone = [
+        torch.optim.AdamW([{"params": [a], "weight_decay": r.weight_decay}, {"params": [b], "weight_decay": 0}],
+                          r.lr, r.betas, r.eps)
+        for (a, b), r in zip(groups, rates, strict=True)
+    ]  # fmt: skip
+    for step in range(12):
+        gradient = torch.randn(2, 20, generator=gen, dtype=torch.float64)
+        together.update(gradient, torch.ones(2), torch.ones(2, dtype=torch.bool))
+        for each, optimizer_, row, rate in zip(groups, alone, gradient, rates, strict=True):
+            for p, mask in zip(each, (decayed, ~decayed), strict=True):
+                p.grad = row[mask].clone()
+            for group in optimizer_.param_groups:
+                group["lr"] = rate.lr * rate.factor(step, 12)
+            optimizer_.step()
+    for row, each in zip(rows, groups, strict=True):
+        for p, mask in zip(each, (decayed, ~decayed), strict=True):
+            torch.testing.assert_close(row[mask], p.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_cosine_decay_rises_then_falls_to_zero() -> None:
+    values = [CosineDecay(warmup_steps=10).factor(step, 100) for step in range(101)]
+    assert values[:11] == sorted(values[:11])
+    assert values[10:] == sorted(values[10:], reverse=True)
+    assert max(values) == pytest.approx(1.0)
+    assert values[100] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_dead_row_keeps_its_weights_whatever_its_gradient_is() -> None:

@@ -1,46 +1,55 @@
-"""Train the small CLIP that scores samples and whose text tower conditions backbones.
+"""Train the small CLIP that scores samples and whose text tower conditions backbones: `python -m flowzoo.train_clip`.
 
-Run as `python -m flowzoo.metrics.train_clip`.
+The same command goes on where an earlier one stopped. Beside the output stands the training's folder, named by the
+output and by a hash of the config and the images, so that another config never goes on from it.
 """
 
-import math
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 import torch
-import torch.nn.functional as F
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
+from flowzoo.backbones.stacked import Single
 from flowzoo.build import opened
 from flowzoo.data.overview import tell
-from flowzoo.data.source import Source
+from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
-from flowzoo.metrics.clip_data import Augment, CaptionedSet, load_set
+from flowzoo.metrics.clip_data import Augment, load_set
 from flowzoo.metrics.extractor import Extractor
 from flowzoo.paths import conf, user_path
-from flowzoo.randomness import generator
-from flowzoo.runs.check import FLAG, NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, plain_values
+from flowzoo.runs.check import NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, one_of, plain_values
 from flowzoo.runs.config import UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
 from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
+from flowzoo.runs.store import Run
 from flowzoo.sizes import shown
+from flowzoo.tasks.clip import ClipTask, Contrastive
+from flowzoo.training.ema import EMA
+from flowzoo.training.loop import Loop
+from flowzoo.training.optimizer import CosineDecay
+from flowzoo.training.program import Program
+from flowzoo.training.single import Diverged, train_single
 from flowzoo.training.surroundings import check_compiler
 
+EVERY = 500  # steps from one validation and checkpoint to the next
 RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
 LIMITS: dict[str, Limit] = {
     "seed": integer(0),
-    "compile": FLAG,
+    "compile": one_of("auto", True, False),
     "data.workers": integer(0),
     "clip.recipe.steps": integer(1),
     "clip.recipe.batch_size": integer(2),
@@ -49,108 +58,6 @@ LIMITS: dict[str, Limit] = {
     "clip.recipe.warmup_steps": integer(0),
     "clip.architecture.vision_cfg.patch_size": integer(1),
 }
-
-
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: Tensor) -> Tensor:
-    """-log probability that retrieval finds a hit, averaged over both directions (Radford et al. 2021, fig. 3).
-
-    Deviation: every pair whose captions are equal is a hit, and its probabilities are added up, so equal captions never
-    push each other's images away; with all captions distinct it is CLIP's loss.
-
-    Args:
-        image, text: unit vectors [n, dim]. scale: factor on the cosines, []. captions: numbers that are equal where the
-            captions are, [n].
-    """
-    logits = scale * image @ text.T
-    misses = captions[:, None] != captions[None, :]
-    hits = logits.masked_fill(misses, -math.inf)
-    both = (logits.logsumexp(dim) - hits.logsumexp(dim) for dim in (0, 1))
-    return torch.stack([direction.mean() for direction in both]).mean()
-
-
-def schedule(step: int, steps: int, warmup_steps: int) -> float:
-    """Factor on the learning rate: linear warm-up, then half a cosine down to 0."""
-    rest = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return min((step + 1) / max(warmup_steps, 1), 0.5 * (1 + math.cos(math.pi * max(rest, 0.0))))
-
-
-def train(
-    data: CaptionedSet,
-    architecture: Mapping[str, Any],
-    augment: Augment,
-    *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    warmup_steps: int,
-    seed: int,
-    compile: bool,
-) -> nn.Module:
-    """A CLIP of this architecture, trained on the device where `data` lies; bf16 on a GPU.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    device = data.images.device
-    torch.manual_seed(seed)
-    model = build_clip(architecture).to(device)
-    mean, std = (torch.tensor(architecture[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
-    gains = [p for p in model.parameters() if p.ndim < 2]  # norms, biases and the logit scale are not decayed
-    weights = [p for p in model.parameters() if p.ndim >= 2]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=device.type == "cuda")
-    # cuDNN's attention backward gives NaN on some GPUs and shapes.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-    def loss_of(images: Tensor, tokens: Tensor, captions: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            image = model.encode_image((images - mean) / std)  # type: ignore[operator]
-            text = model.encode_text(tokens)  # type: ignore[operator]
-        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-        return contrastive_loss(image, text, model.logit_scale.exp(), captions)  # type: ignore[operator]
-
-    # CUDA graphs: at 512 images a step, launching the kernels takes longer than running them.
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled = torch.compile(loss_of, mode=mode, dynamic=False) if compile else loss_of
-    gen = generator(seed, 0, "train_clip", device)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("training", total=steps)
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * schedule(step, steps, warmup_steps)
-            images, captions = data.batch(batch_size, gen)
-            loss = compiled(augment(images, gen), data.tokens[captions].long(), captions)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(max=math.log(100))  # type: ignore[operator]
-            if step % 100 == 0 or step == steps - 1:
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {step}: lower lr={lr}")
-                progress.update(task, description=f"loss {value:.3f}", completed=step + 1)
-                if not progress.console.is_terminal:
-                    progress.console.print(f"step {step:6d}  loss {value:.3f}")
-    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -162,7 +69,16 @@ class Prepared:
     architecture: dict[str, Any]
     augment: Augment
     recipe: dict[str, Any]
+    loop: Loop
     output: Path
+    config: dict[str, Any]  # resolved, less what changes no weight
+
+    @property
+    def folder(self) -> Path:
+        """<output's name>-<hash of config and images> beside the output."""
+        told = [self.config, self.source.fingerprint, self.held_out.fingerprint]
+        digest = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return self.output.with_name(f"{self.output.stem}-{digest}")
 
 
 def prepare(cfg: DictConfig) -> Prepared:
@@ -173,8 +89,10 @@ def prepare(cfg: DictConfig) -> Prepared:
     if wrong := set(recipe) ^ set(RECIPE):
         raise ValueError(f"clip.recipe.{min(wrong)}: allowed are {', '.join(RECIPE)}, each of them")
     output = _checked_output(values["output"])
-    if values["compile"]:
-        check_compiler("cuda" if torch.cuda.is_available() else "cpu", "compile=true", "compile=false")
+    steps, batch_size = recipe["steps"], recipe["batch_size"]
+    loop = Loop(steps, batch_size, compile=values["compile"], val_every=EVERY, checkpoint_every=EVERY)
+    if loop.compile_mode is not None:
+        check_compiler(loop.device.type, f"compile={str(values['compile']).lower()}", "compile=false")
     source, held_out = opened(cfg, **values["clip"]["source"])
     if source.channels != 3:
         raise ValueError(f"data {source.name} has {source.channels} channels; allowed: 3")
@@ -202,7 +120,9 @@ def prepare(cfg: DictConfig) -> Prepared:
     except (InstantiationException, ValueError, TypeError, RuntimeError, AssertionError, KeyError) as error:
         where = "augment" if isinstance(error, InstantiationException) else "architecture"
         raise ValueError(f"clip.{where}: {error.__cause__ or error or type(error).__name__}") from error
-    return Prepared(source, held_out, architecture, augment, recipe, output)
+    config = {key: value for key, value in values.items() if key not in ("output", "compile")}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in ("workers", "cache")}
+    return Prepared(source, held_out, architecture, augment, recipe, loop, output, config)
 
 
 def _checked_output(given: Any) -> Path:
@@ -221,21 +141,52 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Read the data, train, measure the quality of what was written, and return it. Raises as `prepare`."""
     made = prepare(cfg)
     tell(made.source, made.held_out, Console())
-    data = load_set(made.source, made.architecture["text_cfg"]["context_length"], cfg.data.workers)
+
+    def finish(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return write(cfg, made, state)
+
+    return train_single(Run(made.folder), made.config, made.loop, lambda: program(cfg, made), finish)
+
+
+def program(cfg: DictConfig, made: Prepared) -> Program:
+    """What trains the CLIP. RunError where the captions are all the same."""
+    context, loop, recipe = made.architecture["text_cfg"]["context_length"], made.loop, made.recipe
+    data = load_set(made.source, context, cfg.data.workers)
     if len(data.tokens) < 2:
         raise RunError(f"data {made.source.name}: all captions are the same, so there is nothing to tell apart")
-    data = data.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    model = train(data, made.architecture, made.augment, seed=cfg.seed, compile=cfg.compile, **made.recipe)
+    indices = shuffled(made.held_out, min(max(loop.val_samples, loop.batch_size), len(made.held_out)))
+    held_out = load_set(made.held_out, context, 0, indices)
+    torch.manual_seed(cfg.seed)
+    network = Single(Contrastive(build_clip(made.architecture), made.architecture["mean"], made.architecture["std"]))
+    return Program(
+        network,
+        ClipTask(data, held_out, made.augment, batch_size=loop.batch_size, seed=cfg.seed),
+        EMA(every=loop.steps + 1),  # none: the rate has decayed to 0 at the last step
+        [CosineDecay(recipe["lr"], (0.9, 0.98), 1e-6, recipe["weight_decay"], recipe["warmup_steps"])],
+        steps=loop.steps,
+        clip_norm=loop.clip_norm,
+        mixed=loop.is_half,
+        compile_mode=loop.compile_mode,
+        decayed=network.matrices(),  # norms, biases and the scale of the cosines are not
+    )
+
+
+def write(cfg: DictConfig, made: Prepared, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Writes the CLIP with these weights of `Contrastive`, measures it and returns its quality."""
+    model = build_clip(made.architecture)
+    model.load_state_dict({name.removeprefix("clip."): value for name, value in state.items()})
     path, about = made.output, {"name": f"clip_{cfg.data.name}", "quality": {}, "data": made.source.name}
-    about["command"] = " ".join(["python -m flowzoo.metrics.train_clip", *sys.argv[1:]])
-    save_clip(model, path, architecture=made.architecture, about=about)
-    # Measured on the file, that is after rounding to half precision, and then written into it.
-    extractor, held_out = Extractor(path).to(data.images.device), made.held_out
+    about["command"] = " ".join(["python -m flowzoo.train_clip", *sys.argv[1:]])
+    # Measured on a file, that is after rounding to half precision, and then written into it.
+    draft = made.folder / "clip.safetensors"
+    save_clip(model, draft, architecture=made.architecture, about=about)
+    extractor, held_out = Extractor(draft).to(made.loop.device), made.held_out
     value = hydra.utils.instantiate(cfg.clip.quality.measure)(extractor, held_out)
     prompts = len({held_out.prompt(i) for i in range(len(held_out))}) if "{prompts}" in cfg.clip.quality.what else 0
     what = cfg.clip.quality.what.replace("{prompts}", f"{prompts:,}")
     quality = {"what": what, "value": round(value, 4), "data": held_out.name}
     save_clip(model, path, architecture=made.architecture, about=about | {"quality": quality})
+    draft.unlink()
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {what}: {value:.1%} on held-out {held_out.name}")
     return quality
 
@@ -253,7 +204,7 @@ def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictCon
 
 def main() -> NoReturn:
     """Exits with 0, with 2 for a command that is refused, 1 where training fails, 130 where it is interrupted."""
-    program = "flowzoo.metrics.train_clip"
+    called = "flowzoo.train_clip"
     args = arguments()
     if is_question(args):
         hydra.main(config_path=str(conf()), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
@@ -266,13 +217,13 @@ def main() -> NoReturn:
             print(OmegaConf.to_yaml(cfg), end="")
             sys.exit(0)
         stoppable(run)(cfg)
-    except UserErrors as error:
-        refuse(program, error)
-    except FloatingPointError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+    except Diverged as error:
+        print(f"{called}: {error}: lower clip.recipe.lr={cfg.clip.recipe.lr}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{program}: stopped; nothing is kept of a training that has not ended", file=sys.stderr)
+    except UserErrors as error:
+        refuse(called, error)
+    except KeyboardInterrupt as error:
+        print(f"{called}: {error or 'stopped'}; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

@@ -1,112 +1,96 @@
-import math
+import shutil
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from safetensors.torch import load_file
 
+from flowzoo import train_clip
 from flowzoo.encoders.clip import build_clip, save_clip
-from flowzoo.metrics import train_clip
-from flowzoo.metrics.clip_data import Augment, load_set
 from flowzoo.metrics.extractor import Extractor
-from flowzoo.metrics.train_clip import contrastive_loss, schedule, train
 from flowzoo.runs.files import RunError
+from flowzoo.runs.signals import Notice
+from flowzoo.runs.store import Interrupted, Run
+from flowzoo.training.single import Diverged
 
 
-def units(n: int, seed: int) -> torch.Tensor:
-    return F.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+@pytest.fixture
+def shapes(tmp_path: Path, architecture: dict[str, Any]) -> Callable[..., DictConfig]:
+    """The config of a training of seconds."""
+
+    def config(**recipe: Any) -> DictConfig:
+        told = {"steps": 150, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20} | recipe
+        augment = {"_target_": "flowzoo.metrics.clip_data.Augment", "translate": 0.05, "halve": 0.3}
+        measure = {"_target_": "flowzoo.metrics.quality.retrieval_top1", "_partial_": True, "n": 64, "groups": 2}
+        clip = {
+            "architecture": architecture | {"text_cfg": architecture["text_cfg"] | {"context_length": 32}},
+            "source": {"size": 2000},
+            "augment": augment,
+            "recipe": told,
+            "quality": {"what": "top-1", "measure": measure},
+        }
+        source = {"_target_": "flowzoo.data.shapes.Shapes", "captions": "mix"}
+        data = {"name": "shapes", "workers": 0, "source": source}
+        output = str(tmp_path / "clip.safetensors")
+        return OmegaConf.create({"data": data, "clip": clip, "output": output, "seed": 0, "compile": False})
+
+    return config
 
 
-def test_distinct_captions_give_clips_loss() -> None:
-    image, text, scale = units(6, 0), units(6, 1), torch.tensor(7.0, dtype=torch.float64)
-    logits = scale * image @ text.T
-    labels = torch.arange(6)
-    expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-    torch.testing.assert_close(contrastive_loss(image, text, scale, labels), expected)
+def folder(tmp_path: Path) -> Run:
+    (path,) = tmp_path.glob("clip-*")
+    return Run.open(path)
 
 
-def test_equal_captions_are_hits_and_not_negatives() -> None:
-    captions = torch.tensor([0, 1, 0, 2, 1, 0])
-    image, text = units(6, 0).requires_grad_(), units(3, 1)[captions]
-    scale = torch.tensor(5.0, dtype=torch.float64)
-    logits = (scale * image @ text.T).detach().requires_grad_()
-    # The loss as a function of logits: bring them in through an identity text.
-    loss = contrastive_loss(logits, torch.eye(6, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64), captions)
-    (slope,) = torch.autograd.grad(loss, logits)
-    equal = captions[:, None] == captions[None, :]
-    assert (slope[equal] <= 0).all()  # pulled together
-    assert (slope[~equal] > 0).all()  # pushed apart
-    # A batch of one caption has nothing to tell apart.
-    same = torch.zeros(6, dtype=torch.long)
-    loss = contrastive_loss(image, text[:1].expand(6, -1), scale, same)
-    assert loss.abs() < 1e-12
-    assert torch.autograd.grad(loss, image)[0].abs().max() < 1e-12
-
-
-def test_schedule_rises_then_falls_to_zero() -> None:
-    values = [schedule(step, 100, 10) for step in range(101)]
-    assert values[:11] == sorted(values[:11])
-    assert values[10:] == sorted(values[10:], reverse=True)
-    assert max(values) == pytest.approx(1.0)
-    assert values[100] == pytest.approx(0.0, abs=1e-12)
-
-
-def test_training_repeats(numbers: Any, architecture: dict[str, Any]) -> None:
-    data = load_set(numbers, 16, workers=0)
-    recipe = partial(
-        train, data, architecture, Augment(), batch_size=32, lr=3e-3, weight_decay=0.0, warmup_steps=5, compile=False
-    )
-    model = recipe(steps=3, seed=0)
-    again, other = recipe(steps=3, seed=0), recipe(steps=3, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert not torch.equal(model.visual.proj, other.visual.proj)
-
-
-def test_infinite_loss_stops(numbers: Any, architecture: dict[str, Any]) -> None:
-    data = load_set(numbers, 16, workers=0)
-    with pytest.raises(FloatingPointError, match="lr=inf"):
-        train(
-            data,
-            architecture,
-            Augment(),
-            steps=3,
-            batch_size=8,
-            lr=math.inf,
-            weight_decay=0.0,
-            warmup_steps=0,
-            seed=0,
-            compile=False,
-        )
-
-
-def test_run_writes_what_the_extractor_reads(tmp_path: Any, architecture: dict[str, Any]) -> None:
-    shapes = {"_target_": "flowzoo.data.shapes.Shapes", "captions": "mix"}
-    augment = {"_target_": "flowzoo.metrics.clip_data.Augment", "translate": 0.05, "halve": 0.3}
-    measure = {"_target_": "flowzoo.metrics.quality.retrieval_top1", "_partial_": True, "n": 64, "groups": 2}
-    recipe = {"steps": 150, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20}
-    wide = architecture | {"text_cfg": architecture["text_cfg"] | {"context_length": 32}}
-    clip = {
-        "architecture": wide,
-        "source": {"size": 2000},
-        "augment": augment,
-        "recipe": recipe,
-        "quality": {"what": "top-1", "measure": measure},
-    }
-    data = {"name": "shapes", "workers": 2, "source": shapes}
+def test_run_writes_what_the_extractor_reads(tmp_path: Path, shapes: Callable[..., DictConfig]) -> None:
+    quality = train_clip.run(shapes())
     output = tmp_path / "clip.safetensors"
-    quality = train_clip.run(
-        OmegaConf.create({"data": data, "clip": clip, "output": str(output), "seed": 0, "compile": False})
-    )
     extractor = Extractor(output)
     assert extractor.quality == quality
     assert extractor.identity["name"] == "clip_shapes"
     assert quality["value"] > 10 / 64  # ten times chance
+    assert folder(tmp_path).state == "done"
+    assert [r["step"] for r in folder(tmp_path).metrics() if "val_loss_raw" in r] == [150]
+
+
+def test_the_same_command_goes_on_and_another_config_begins_anew(
+    tmp_path: Path, shapes: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, output = shapes(steps=6, batch_size=16), tmp_path / "clip.safetensors"
+    train_clip.run(cfg)
+    undisturbed = load_file(output)
+    shutil.rmtree(folder(tmp_path).path)
+    output.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 4)
+        with pytest.raises(Interrupted, match="stopped at step 4 of 6 and is saved"):
+            train_clip.run(cfg)
+    assert folder(tmp_path).state == "preempted"
+    assert not output.exists()
+    train_clip.run(cfg)
+    again = load_file(output)
+    assert again.keys() == undisturbed.keys()
+    assert all(torch.equal(again[name], undisturbed[name]) for name in undisturbed)
+    assert folder(tmp_path).status["attempt"] == 2
+    first = folder(tmp_path).path
+    train_clip.run(shapes(steps=7, batch_size=16))
+    assert len(list(tmp_path.glob("clip-*"))) == 2
+    assert Run(first).metrics()[-1]["step"] == 6
+
+
+def test_divergence_is_told(tmp_path: Path, shapes: Callable[..., DictConfig]) -> None:
+    cfg = shapes(steps=3, batch_size=16, lr=1e38, warmup_steps=0)
+    for _ in range(2):  # and once more, without training
+        with pytest.raises(Diverged, match="diverged at step"):
+            train_clip.run(cfg)
+    assert folder(tmp_path).state == "diverged"
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.fixture
@@ -156,7 +140,7 @@ def test_what_cannot_train_is_one_line_before_anything_is_read(
 
 def test_without_a_compiler_nothing_is_compiled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = train_clip.composed([*PHOTOS, "compile=true"])
-    monkeypatch.setattr(train_clip.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RunError, match=r"^compile=true: there is no compiler here .no-such-.*allowed is compile=false"):
         train_clip.prepare(cfg)
@@ -179,7 +163,6 @@ def test_any_data_has_a_recipe(tmp_path: Path) -> None:
 
 
 def test_equal_captions_are_nothing_to_learn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_clip, "train", None)
     words = ["data=folder", "data.source.path=photos/cat", "data.source.captions=text", "data.workers=0"]
     for path in (photos / "cat").glob("*.png"):
         path.with_suffix(".txt").write_text("a cat")
