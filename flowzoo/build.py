@@ -37,7 +37,7 @@ from flowzoo.runs.files import Refused, RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
-from flowzoo.runs.store import Run, data_of, resolved
+from flowzoo.runs.store import Run, data_of, latents_known, resolved
 from flowzoo.sizes import pair
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
@@ -60,10 +60,14 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         if refusal := other_data(one, folder, train):
             raise RunError(refusal)
     autoencoder = autoencoder_of(cfg, train.channels)
-    kept = _kept(folders)
-    statistics = load_kept(kept, autoencoder) if kept else measured(cfg, autoencoder, train, val)
+    _check_cut(cfg, train.size, autoencoder.factor)
+    begun = [folder for folder in folders if (folder / DATA).is_file()]
+    statistics = _kept(begun[0], autoencoder) if begun else measured(cfg, autoencoder, train, val)
     latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
-    about = {"size": train.size, "channels": train.channels, **_deviation(cfgs, folders, latents, train)}
+    for folder in begun:
+        _check_latents(folder, latents)
+    about = {"size": train.size, "channels": train.channels, "latents": latents.fingerprint}
+    about |= _deviation(cfg, cfgs, begun, latents, train)
     backbones: dict[int, nn.Module] = {}
     jobs = []
     for one, folder in zip(cfgs, folders, strict=True):
@@ -71,17 +75,6 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         backbones[one.seed] = model.backbone
         jobs.append(_job(one, folder, model, train, val, evaluation, statistics, about))
     return jobs
-
-
-def _kept(folders: Sequence[Path]) -> Path | None:
-    """What runs that go on together know of their latents. RunError where they do not agree: hosts round otherwise."""
-    found = [folder / AUTOENCODER for folder in folders if (folder / AUTOENCODER).is_file()]
-    for other in found[1:]:
-        if other.read_bytes() != found[0].read_bytes():
-            raise RunError(
-                f"{other} is not that of {found[0].parent}: allowed are runs of the same latents, or trainer=solo"
-            )
-    return found[0] if found else None
 
 
 def trained_job(cfg: DictConfig, folder: Path) -> Job:
@@ -107,13 +100,13 @@ def load(folder: str | Path, checkpoint: str = "best", weights: str = "ema") -> 
 
 def _read_model(cfg: DictConfig, folder: Path) -> Model:
     """With the weights from which training started, and what the run's folder says of its images."""
-    for kept in (folder / DATA, folder / AUTOENCODER):
-        if not kept.is_file():
-            raise RunError(f"{kept} is missing: was this run trained?")
+    if not (folder / DATA).is_file():
+        raise RunError(f"{folder / DATA} is missing: was this run trained?")
     data = json.loads((folder / DATA).read_text())
     autoencoder = autoencoder_of(cfg, data["channels"])
-    statistics = load_kept(folder / AUTOENCODER, autoencoder)
-    return _model(cfg, latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), data)
+    latents = latents_of(cfg, autoencoder, _kept(folder, autoencoder))
+    _check_latents(folder, latents)
+    return _model(cfg, latents, instantiate(cfg.text), data)
 
 
 # the parts
@@ -211,12 +204,34 @@ def latents_of(cfg: DictConfig, autoencoder: Autoencoder, statistics: ChannelSta
     return Latents(autoencoder, statistics.mean, statistics.std, **told)
 
 
+def _kept(folder: Path, autoencoder: Autoencoder) -> ChannelStatistics:
+    """What a run that has begun knows its latents by; nothing is fitted or measured anew. Raises RunError."""
+    path = folder / AUTOENCODER
+    if not path.is_file():
+        raise RunError(
+            f"{path} is missing: the run has begun with the latents that it tells; allowed: that file, or another "
+            "sweep= for a run from the start"
+        )
+    return load_kept(path, autoencoder)
+
+
+def _check_latents(folder: Path, latents: Latents) -> None:
+    """Raises RunError where a run has begun with other latents."""
+    if (before := latents_known(folder)) != latents.fingerprint:
+        raise RunError(
+            f"{folder / AUTOENCODER} tells other latents (fingerprint {latents.fingerprint}) than the run has begun "
+            f"with ({before}); allowed: the file as it was, or another sweep= for a run from the start"
+        )
+
+
 def measured(cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Source) -> ChannelStatistics:
     """By which latents are normalised: of pixels as the config says, else measured. Raises Refused, as `find`."""
     if isinstance(autoencoder, Pixels) and cfg.data.mean is not None and cfg.data.std is not None:
         mean, std = ([255 * x for x in cfg.data[key]] for key in ("mean", "std"))
         return ChannelStatistics.given(mean, std)
-    return find(autoencoder, train, val, loop_of(cfg).device)
+    found = find(autoencoder, train, val, loop_of(cfg).device)
+    autoencoder.to("cpu")
+    return found
 
 
 def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tuple[int, int]) -> nn.Module:
@@ -261,24 +276,32 @@ def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
             raise Refused(
                 f"data.{key}={list(cfg.data[key])}: allowed is null, or a number for each of {train.channels} channels"
             )
-    try:
-        check_patches(cfg, train.size)
-    except ValueError as error:
-        raise Refused(str(error)) from None
+    _check_cut(cfg, train.size, cfg.autoencoder.get("factor", 1))
     return train, val
 
 
+def _check_cut(cfg: DictConfig, size: tuple[int, int], factor: int) -> None:
+    """Raises Refused where the autoencoder and the patches do not cut images of this size."""
+    try:
+        check_patches(cfg, size, factor)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
 def _deviation(
-    cfgs: Sequence[DictConfig], folders: Sequence[Path], latents: Latents, train: Source
+    cfg: DictConfig, cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source
 ) -> dict[str, float]:
     """`deviation`, of the latents of at most 10,000 images, where a formulation asks for it by sigma_data=data."""
     if all(cfg.path.target.get("sigma_data") != "data" for cfg in cfgs):
         return {}
-    for kept in (folder / DATA for folder in folders if (folder / DATA).is_file()):
-        if "deviation" in (about := json.loads(kept.read_text())):
+    for folder in begun:
+        if "deviation" in (about := json.loads((folder / DATA).read_text())):
             return {"deviation": about["deviation"]}
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
-    return {"deviation": float(latents.encode(images).double().std())}
+    device = loop_of(cfg).device
+    found = float(latents.to(device).encode(images.to(device)).double().std())
+    latents.to("cpu")
+    return {"deviation": found}
 
 
 def other_data(cfg: DictConfig, folder: Path, train: Source) -> str:

@@ -13,7 +13,17 @@ from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import check, shielded, stoppable
-from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of, explained, record_failure
+from flowzoo.runs.store import (
+    FINISHED,
+    Interrupted,
+    Run,
+    RunBusy,
+    RunError,
+    data_of,
+    explained,
+    latents_known,
+    record_failure,
+)
 from flowzoo.training.lifecycle import say_over, train_and_score
 from flowzoo.training.memory import limit_of
 from flowzoo.training.surroundings import check_here
@@ -75,28 +85,51 @@ def _run_all(jobs: Sequence[DictConfig], size: int | None) -> int:
 
 def _run_in_turn(jobs: Sequence[DictConfig], size: int | None) -> int:
     code = 0
-    for group in grouped(jobs):
+    for kind in grouped(jobs):
         try:
-            group, refused = _on_these_data(group)
-            for cfg, words in refused:
-                _failed([cfg], RunError(words))
-                code = 1
-            if not group:
-                continue
-            sizes = split(len(group), size or stoppable(_fitting)(group))
+            fitting, refused = _on_these_data(kind)
+            groups = _by_latents(fitting)
         except Exception as error:
-            _failed(group, error)
+            _failed(kind, error)
             code = 1
             continue
-        _say(described(sizes))
-        for stack in cut(group, sizes):
-            check()
-            try:
-                run_group(stack)
-            except Exception as error:
-                _failed(stack, error)
-                code = 1
+        for cfg, words in refused:
+            _failed([cfg], RunError(words))
+            code = 1
+        for group in groups:
+            code = max(code, _run_kind(group, size))
     return code
+
+
+def _run_kind(group: Sequence[DictConfig], size: int | None) -> int:
+    try:
+        sizes = split(len(group), size or stoppable(_fitting)(group))
+    except Exception as error:
+        _failed(group, error)
+        return 1
+    code = 0
+    _say(described(sizes))
+    for stack in cut(group, sizes):
+        check()
+        try:
+            run_group(stack)
+        except Exception as error:
+            _failed(stack, error)
+            code = 1
+    return code
+
+
+def _by_latents(group: Sequence[DictConfig]) -> list[list[DictConfig]]:
+    """The runs that have begun with the same latents, each kind by itself; those that have not join the first kind.
+
+    Latents of the same images differ by rounding where one run began on a GPU and another on a CPU.
+    """
+    known = [latents_known(run_folder(cfg)) for cfg in group]
+    first = next((told for told in known if told is not None), None)
+    kinds: dict[str | None, list[DictConfig]] = {}
+    for cfg, told in zip(group, known, strict=True):
+        kinds.setdefault(told or first, []).append(cfg)
+    return list(kinds.values())
 
 
 def _on_these_data(group: Sequence[DictConfig]) -> tuple[list[DictConfig], list[tuple[DictConfig, str]]]:

@@ -28,7 +28,7 @@ def ready(cfgs: Sequence[DictConfig]) -> None:
     from flowzoo.runs.store import Run
 
     begun = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
-    for cfg in {(str(cfg.data), str(cfg.backbone)): cfg for cfg in begun}.values():
+    for cfg in {(str(cfg.data), str(cfg.autoencoder), str(cfg.backbone)): cfg for cfg in begun}.values():
         sources_of(cfg)
 
 

@@ -43,6 +43,10 @@ class Autoencoder(Protocol):
 class Fitted(Protocol):
     """What an autoencoder that is fitted to the training images has besides; a run keeps its `state_dict()`."""
 
+    @property
+    def told(self) -> str:
+        """What the user should know of the fit, in a line; after `fit` or `load_state_dict`."""
+
     def fit(self, chunks: Iterable[Tensor]) -> Any:
         """From the images, uint8 [n, C, H, W] a chunk. ValueError where they cannot be encoded."""
 

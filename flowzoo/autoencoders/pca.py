@@ -74,6 +74,14 @@ class BlockPCA(nn.Module):
         return float(self.variances[: self.channels].sum() / self.variances.sum())
 
     @property
+    def told(self) -> str:
+        f, numbers = self.factor, len(self.center)
+        return (
+            f"{self.channels} of the {numbers} principal components of {f} x {f} pixels, with {self.share:.1%} of "
+            "their variance"
+        )
+
+    @property
     def fingerprint(self) -> str:
         fitted = sha256(repr(("pca", self.factor, self.channels)).encode())
         for x in (self.basis, self.center):

@@ -1,5 +1,6 @@
 """What a data set is, told before it is trained on: how many images, which captions, what was passed over and why."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -35,9 +36,9 @@ def overview(train: Source, val: Source) -> Lines:
     return lines + [(f"held out: {word}", text) for word, text in held_out]
 
 
-def tell(train: Source, val: Source, console: Console) -> None:
-    """Prints the overview in a box, once a process."""
-    lines = overview(train, val)
+def tell(train: Source, val: Source, console: Console, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Prints the overview, and more pairs of a word and a text, in a box; once a process."""
+    lines = [*overview(train, val), *more]
     if tuple(lines) in _told:
         return
     _told.add(tuple(lines))

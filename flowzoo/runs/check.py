@@ -349,7 +349,7 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
     if depth and dual > depth:
         raise ValueError(f"backbone.dual_attention={dual}: allowed is 0 to backbone.depth={depth}")
     if size := values["data"].get("source", {}).get("image_size"):
-        check_patches(values, pair(size))
+        check_patches(values, pair(size), values["autoencoder"].get("factor", 1))
     devices = trainer.get("devices")
     if values.get("halving") and (devices, trainer.get("num_nodes", 1)) != (1, 1):
         raise ValueError(
@@ -366,10 +366,9 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
             )
 
 
-def check_patches(values: Mapping[str, Any] | DictConfig, size: tuple[int, int]) -> None:
+def check_patches(values: Mapping[str, Any] | DictConfig, size: tuple[int, int], factor: int) -> None:
     """Raises ValueError where images of (H, W) pixels are not cut by the autoencoder's factor and the patches."""
-    factor, patch = values["autoencoder"].get("factor", 1), values["backbone"].get("patch_size")
-    told = _edges(size)
+    patch, told = values["backbone"].get("patch_size"), _edges(size)
     if any(edge % factor for edge in size):
         raise ValueError(f"autoencoder.factor={factor}: allowed is a divisor of {told}, the image size")
     latent = (size[0] // factor, size[1] // factor)

@@ -307,9 +307,18 @@ def record_failure(cfg: DictConfig, told: Exception) -> bool:
 
 def data_of(folder: Path) -> str | None:
     """The fingerprint of the images that a run was trained on; None where it was not yet. Raises RunError."""
+    return _data(folder, "fingerprint")
+
+
+def latents_known(folder: Path) -> str | None:
+    """The fingerprint of the latents that a run has begun with; None where it has not yet. Raises RunError."""
+    return _data(folder, "latents")
+
+
+def _data(folder: Path, key: str) -> str | None:
     path = folder / DATA
     try:
-        return str(json.loads(read_bytes(path))["fingerprint"])
+        return str(json.loads(read_bytes(path))[key])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:

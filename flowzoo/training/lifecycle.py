@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from flowzoo.autoencoders.autoencoder import Fitted
 from flowzoo.autoencoders.kept import save as save_kept
 from flowzoo.data.overview import tell
 from flowzoo.formulation.formulation import Formulation
@@ -96,7 +97,8 @@ def named(runs: Sequence[Run]) -> str:
 def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
     first = jobs[0]
     assert first.train is not None
-    tell(first.train, first.val, console)
+    frozen = first.model.autoencoder.autoencoder
+    tell(first.train, first.val, console, [("latents", frozen.told)] if isinstance(frozen, Fitted) else [])
     for job in jobs:
         keep_data(job)
         write_density(job.run.path / "density.csv", job.model.formulation)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from flowzoo.autoencoders.kept import save
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.autoencoders.statistics import ChannelStatistics
 from flowzoo.build import jobs_of, source_of
@@ -82,7 +83,12 @@ def test_a_stack_does_not_mix_latents(cfgs, folders):
     one = folders[1] / "autoencoder.safetensors"
     assert one.read_bytes() == (folders[0] / "autoencoder.safetensors").read_bytes()
     save(one, Pixels(3), ChannelStatistics.given([1.0] * 3, [2.0] * 3))  # as measured elsewhere
-    with pytest.raises(RunError, match="allowed are runs of the same latents"):
+    with pytest.raises(RunError, match=r"autoencoder\.safetensors tells other latents"):
+        jobs_of(cfgs[1:2])
+    about = json.loads((folders[1] / "data.json").read_text())
+    latents = Latents(Pixels(3), [1.0] * 3, [2.0] * 3)
+    (folders[1] / "data.json").write_text(json.dumps(about | {"latents": latents.fingerprint}))
+    with pytest.raises(RunError, match="tells other latents"):
         jobs_of(cfgs)
     assert jobs_of(cfgs[1:2])[0].statistics.std == (2.0,) * 3
 
