@@ -7,7 +7,7 @@ READY := .venv/.ready
 .PHONY: demo test test-slurm lock clean
 
 demo: $(READY)
-	$(BIN)/python -m sweeps run demo
+	$(BIN)/python -m sweeps run demo -j 2
 	$(BIN)/python -m analysis.report runs/demo -o runs/demo/report
 
 test: $(READY)
