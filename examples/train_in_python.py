@@ -19,7 +19,7 @@ from flowzoo.encoders.words import WordEncoder
 from flowzoo.formulation.named import formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.prompted import sample_prompts
-from flowzoo.runs.store import Run
+from flowzoo.runs.store import Interrupted, Run
 from flowzoo.scoring import save_grid
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.lifecycle import train_and_score
@@ -49,4 +49,7 @@ def main(steps: int) -> Run:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    try:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    except Interrupted as told:  # Ctrl-C: everything is saved
+        sys.exit(f"{told}; the same command goes on from here")

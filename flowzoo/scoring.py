@@ -243,9 +243,8 @@ class Scoring:
 
     def diverged(self, step: int) -> None:
         """Rows without scores, so that the ranking knows in which settings the variant should have been."""
-        self.run.write_rows(
-            [self.row(p, step, fid=None, clip=None, status="diverged") for p in places_of(self.judge.evaluation)]
-        )
+        places, nothing = places_of(self.judge.evaluation), dict.fromkeys(self.judge.columns)
+        self.run.write_rows([self.row(place, step, **nothing, status="diverged") for place in places])
 
     def write(self, place: Place, step: int, scores: Scores, seconds: float) -> dict[str, Any]:
         """Keeps the images and the row of one setting; returns the row."""

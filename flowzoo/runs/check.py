@@ -271,6 +271,11 @@ def _check_there(values: Mapping[str, Any]) -> None:
     metrics = _at(values, "metric")
     if not isinstance(metrics, Mapping) or not metrics:
         raise ValueError(f"metric={_shown(metrics)}: allowed is a list of at least one metric, such as [fid,clip]")
+    if "_target_" in metrics:
+        raise ValueError(
+            f"metric._target_={metrics['_target_']}: a metric has a name; allowed is NAME: and below it _target_, as "
+            "conf/metric/fid.yaml has it"
+        )
     callbacks = {} if values.get("callbacks") is None else values["callbacks"]
     if not isinstance(callbacks, Mapping):
         raise ValueError(f"callbacks={_shown(callbacks)}: allowed is a list of options, such as [timer], or null")
