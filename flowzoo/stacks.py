@@ -24,7 +24,7 @@ from flowzoo.runs.store import (
     latents_known,
     record_failure,
 )
-from flowzoo.training.lifecycle import say_over, train_and_score
+from flowzoo.training.lifecycle import is_over, say_over, train_and_score
 from flowzoo.training.memory import limit_of
 from flowzoo.training.surroundings import check_here
 
@@ -32,18 +32,12 @@ from flowzoo.training.surroundings import check_here
 def run_group(cfgs: Sequence[DictConfig]) -> None:
     """Trains and scores runs of one kind in one program; one alone, too. Raises as `jobs_of` and `train_and_score`."""
     check_here(loop_of(cfgs[0]))
-    left = [cfg for cfg in cfgs if not _is_over(cfg)]
+    left = [cfg for cfg in cfgs if not is_over(Run(run_folder(cfg)), cfg.get("halving") is not None)]
     if not left:
         if len(cfgs) == 1:
             say_over(Console(), Run(run_folder(cfgs[0])))
         return
     train_and_score(stoppable(jobs_of)(left))
-
-
-def _is_over(cfg: DictConfig) -> bool:
-    """What is stopped at a rung goes on without halving."""
-    state = Run(run_folder(cfg)).state
-    return state in FINISHED or (state == "stopped" and cfg.get("halving") is not None)
 
 
 def run_stacks(cfgs: Sequence[DictConfig]) -> int:

@@ -54,7 +54,7 @@ def train_and_score(jobs: Sequence[Job]) -> None:
                     raise
                 say(console, str(error))
                 continue
-            if is_over(job):
+            if is_over(run, job.halving is not None):
                 if len(jobs) == 1:
                     say_over(console, run)
                 continue
@@ -75,10 +75,9 @@ def train_and_score(jobs: Sequence[Job]) -> None:
             raise Interrupted(f"{named(runs)} stopped; what is saved and scored is kept") from None
 
 
-def is_over(job: Job) -> bool:
+def is_over(run: Run, halved: bool) -> bool:
     """Whether nothing is left to train or to score. A run that was stopped at a rung goes on without halving."""
-    state = job.run.state
-    return state in FINISHED or (state == "stopped" and job.halving is not None)
+    return run.state in FINISHED or (run.state == "stopped" and halved)
 
 
 def say_over(console: Console, run: Run) -> None:
