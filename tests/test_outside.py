@@ -88,7 +88,7 @@ def test_all_together_train_and_are_scored(outside, typed):
     assert trained.status["state"] == "done"
     assert trained.status["step"] == 3
     (row,) = trained.rows()
-    assert (row["variant"], row["backbone"]) == (NAME, "film-d4-w128")
+    assert (row["variant"], row["backbone"]) == (NAME, "film-d4-w96")
     assert torch.isfinite(torch.tensor([row["fid"], row["clip"]])).all()
 
 
