@@ -128,7 +128,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _is_open(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code is not _shut.__code__:
+    """Not in a destructor either, whose exceptions Python drops: a signal waits there, too."""
+    while frame is not None and frame.f_code is not _shut.__code__ and frame.f_code.co_name != "__del__":
         if frame.f_code is _open.__code__:
             return True
         frame = frame.f_back

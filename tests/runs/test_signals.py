@@ -193,3 +193,21 @@ def test_what_was_ignored_from_the_start_stays_ignored(number: signal.Signals) -
     ignoring = lambda: signal.signal(number, signal.SIG_IGN)  # noqa: E731
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=ignoring, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_a_signal_in_a_destructor_is_not_lost(in_a_terminal: None) -> None:
+    ended = []
+
+    class Kept:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            ended.append(True)
+
+    def work() -> None:
+        kept = Kept()
+        del kept
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        shielded(lambda: stoppable(work)())()
+    assert ended == [True, True]

@@ -47,7 +47,8 @@ def test_a_run_refuses_other_images_and_names_both(cfgs, folders, monkeypatch):
     begun(cfgs[:1])
     before = data_of(folders[0])
     told = json.loads((folders[0] / "data.json").read_text())
-    assert told == {**jobs_of(cfgs[:1])[0].about_data, "fingerprint": before}
+    about = dict(jobs_of(cfgs[:1])[0].about_data)
+    assert told == {**about, "size": list(about["size"]), "fingerprint": before}
     monkeypatch.setattr(shapes, "VERSION", 2)  # as if the images were replaced
     train = source_of(cfgs[0], "train")
     with pytest.raises(RunError) as told:
@@ -81,7 +82,6 @@ def test_a_stack_does_not_mix_images(cfgs, folders, monkeypatch):
 def test_a_stack_does_not_mix_latents(cfgs, folders):
     begun(cfgs)
     one = folders[1] / "autoencoder.safetensors"
-    assert one.read_bytes() == (folders[0] / "autoencoder.safetensors").read_bytes()
     save(one, Pixels(3), ChannelStatistics.given([1.0] * 3, [2.0] * 3))  # as measured elsewhere
     with pytest.raises(RunError, match=r"autoencoder\.safetensors tells other latents"):
         jobs_of(cfgs[1:2])
