@@ -7,10 +7,8 @@ load(folder)       a trained run's model, with its weights
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from flowzoo.data.source import MEASURED, Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
+from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.runs.check import check_callbacks, check_optimizer, check_patches
 from flowzoo.runs.files import Refused, RunError
@@ -67,22 +66,21 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     for folder in begun:
         _check_latents(folder, latents)
     about = {"size": train.size, "channels": train.channels, "latents": latents.fingerprint}
-    about |= _deviation(cfg, cfgs, begun, latents, train)
+    about |= _deviation(cfgs, begun, latents, train)
     backbones: dict[int, nn.Module] = {}
     jobs = []
     for one, folder in zip(cfgs, folders, strict=True):
         model = _model(one, latents, text, about, backbones.get(one.seed))
         backbones[one.seed] = model.backbone
-        jobs.append(_job(one, folder, model, train, val, evaluation, statistics, about))
+        jobs.append(_job(one, folder, model, train, val, evaluation, statistics=statistics, about_data=about))
     return jobs
 
 
 def trained_job(cfg: DictConfig, folder: Path) -> Job:
     """The job of a run in `folder` that is there to be scored, as `cfg` says. Its training data need not be there."""
     stored, val = Run(folder).config, source_of(cfg, "val")
-    job = _job(cfg, folder, _read_model(cfg, folder), None, val, evaluation_of(cfg))
     as_trained = all(cfg[key] == stored[key] for key in ("solver", "evaluation", "extractor", "metric"))
-    return replace(job, as_trained=as_trained)
+    return _job(cfg, folder, _read_model(cfg, folder), None, val, evaluation_of(cfg), as_trained=as_trained)
 
 
 def model_of(cfg: DictConfig, folder: Path, checkpoint: str = "best", weights: str = "ema") -> Model:
@@ -119,9 +117,9 @@ def _job(
     train: Source | None,
     val: Source,
     evaluation: Evaluation,
-    statistics: ChannelStatistics | None = None,
-    about: Mapping[str, Any] = MappingProxyType({}),
+    **others: Any,
 ) -> Job:
+    """`others` are fields of Job that the config does not say."""
     return Job(
         run=Run(folder),
         model=model,
@@ -138,13 +136,13 @@ def _job(
         dataset=cfg.data.name,
         backbone_label=backbone_label(cfg),
         config=resolved(cfg),
-        statistics=statistics,
-        about_data=about,
-        cache=Path(cfg.runs).expanduser() / ".cache",
+        cache=user_path(cfg.runs) / ".cache",
+        **others,
     )
 
 
 def loop_of(cfg: DictConfig) -> Loop:
+    """The config group `trainer`, and how the group `data` brings batches to the device."""
     return Loop(**plain(cfg.trainer), cache=cfg.data.cache, workers=cfg.data.workers)
 
 
@@ -154,6 +152,7 @@ def callbacks_of(cfg: DictConfig) -> list[Callback]:
 
 
 def evaluation_of(cfg: DictConfig) -> Evaluation:
+    """The config groups `evaluation`, `solver`, `extractor` and `metric`."""
     told = plain(cfg.evaluation)
     told["settings"] = [Setting(int(s["steps"]), float(s["guidance"])) for s in told["settings"]]
     return Evaluation(
@@ -200,12 +199,13 @@ def autoencoder_of(cfg: DictConfig, image_channels: int) -> Autoencoder:
 
 
 def latents_of(cfg: DictConfig, autoencoder: Autoencoder, statistics: ChannelStatistics) -> Latents:
+    """The autoencoder, normalised by `statistics`; gain and spectrum_power are the config's."""
     told = {key: cfg.autoencoder[key] for key in BESIDE["autoencoder"] if key in cfg.autoencoder}
     return Latents(autoencoder, statistics.mean, statistics.std, **told)
 
 
 def _kept(folder: Path, autoencoder: Autoencoder) -> ChannelStatistics:
-    """What a run that has begun knows its latents by; nothing is fitted or measured anew. Raises RunError."""
+    """The statistics that a run has kept; a fitted autoencoder gets its state back. Raises RunError."""
     path = folder / AUTOENCODER
     if not path.is_file():
         raise RunError(
@@ -288,9 +288,7 @@ def _check_cut(cfg: DictConfig, size: tuple[int, int], factor: int) -> None:
         raise Refused(str(error)) from None
 
 
-def _deviation(
-    cfg: DictConfig, cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source
-) -> dict[str, float]:
+def _deviation(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source) -> dict[str, float]:
     """`deviation`, of the latents of at most 10,000 images, where a formulation asks for it by sigma_data=data."""
     if all(cfg.path.target.get("sigma_data") != "data" for cfg in cfgs):
         return {}
@@ -298,7 +296,7 @@ def _deviation(
         if "deviation" in (about := json.loads((folder / DATA).read_text())):
             return {"deviation": about["deviation"]}
     images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
-    device = loop_of(cfg).device
+    device = loop_of(cfgs[0]).device
     found = float(latents.to(device).encode(images.to(device)).double().std())
     latents.to("cpu")
     return {"deviation": found}

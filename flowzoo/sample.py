@@ -38,7 +38,9 @@ def check(trained: Trained) -> None:
 
 
 def sample(trained: Trained) -> None:
-    from flowzoo.build import instantiate, loop_of, model_of, plain
+    from hydra.utils import instantiate
+
+    from flowzoo.build import loop_of, model_of, plain
     from flowzoo.prompted import default_name, sample_prompts
     from flowzoo.scoring import save_grid
 

@@ -213,6 +213,7 @@ class Scoring:
         self.job, self.run, self.judge, self.as_trained = job, job.run, judge, job.as_trained
 
     def row(self, place: Place, step: int, **numbers: Any) -> dict[str, Any]:
+        """A row of results (docs/design.md has the columns); `numbers` are the cells that the samples decide."""
         job, solver, setting = self.job, self.judge.evaluation.solver, place.setting
         return {
             "run": self.run.path.name,

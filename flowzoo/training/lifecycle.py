@@ -126,7 +126,7 @@ def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
 
 
 def keep_data(job: Job) -> None:
-    """Writes by what a run knows its images again. Raises RunError where it was begun on others."""
+    """Writes the files by which a run recognises its images and latents. Raises RunError for other images."""
     assert job.train is not None
     before, now = data_of(job.run.path), job.train.fingerprint
     if before is None:
