@@ -18,12 +18,15 @@ def test_jobs_of_the_submitit_launcher(small: Path, tmp_path: Path) -> None:
     words = [*yaml.safe_load(small.read_text())["overrides"], f"runs={tmp_path}", "sweep=x", "seed=0,1,2"]
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug"]
     command = [sys.executable, "-m", "flowzoo.train", "-m", *launcher, *words]
+
+    def folder_of(seed: int) -> Path:
+        return wait_for(f"the folder of seed {seed}", lambda: list((tmp_path / "x").glob(f"rf-s{seed}-*")))[0]
+
     with open(tmp_path / "said", "w") as said, subprocess.Popen(command, stdout=said, stderr=said) as launched:
         array = wait_for("the jobs", lambda: ask("squeue", "-h", "-n", "train", "-o", "%F").split())[0]
-        folders = [
-            wait_for("the folders", lambda s=seed: list((tmp_path / "x").glob(f"rf-s{s}-*")))[0] for seed in range(3)
-        ]
-        (folders[1] / "checkpoints").touch()  # long before the first checkpoint
+        struck = folder_of(1)  # before the others are waited for, which can take longer than its whole training
+        (struck / "checkpoints").touch(exist_ok=False)  # before its first checkpoint
+        folders = [folder_of(0), struck, folder_of(2)]
         log = folders[2] / "metrics.jsonl"
         wait_for("training of the third", lambda: log.exists() and log.stat().st_size)
         ask("scancel", "--signal=USR2", f"{array}_2")
