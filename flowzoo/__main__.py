@@ -16,6 +16,8 @@ COMMANDS = {
     "rank": ("analysis.rank", "rank formulations by FID and CLIP score"),
     "report": ("analysis.report", "write the report of runs as one HTML page"),
     "train-clip": ("flowzoo.train_clip", "train the small CLIP on images of your own"),
+    "train-autoencoder": ("flowzoo.train_autoencoder", "train a KL autoencoder, whose latents backbones then see"),
+    "reconstruct": ("flowzoo.reconstruct", "measure how well an autoencoder gives images back"),
     "bench": ("flowzoo.bench", "measure speed"),
 }
 

@@ -61,7 +61,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     autoencoder = autoencoder_of(cfg, train.channels)
     _check_cut(cfg, train.size, autoencoder.factor)
     begun = [folder for folder in folders if (folder / DATA).is_file()]
-    statistics = _kept(begun[0], autoencoder) if begun else measured(cfg, autoencoder, train, val)
+    statistics = _kept(begun[0], autoencoder) if begun else measured(cfg, autoencoder, train, val, loop_of(cfg).device)
     latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
     for folder in begun:
         _check_latents(folder, latents)
@@ -224,12 +224,14 @@ def _check_latents(folder: Path, latents: Latents) -> None:
         )
 
 
-def measured(cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Source) -> ChannelStatistics:
+def measured(
+    cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Source, device: torch.device
+) -> ChannelStatistics:
     """By which latents are normalised: of pixels as the config says, else measured. Raises Refused, as `find`."""
     if isinstance(autoencoder, Pixels) and cfg.data.mean is not None and cfg.data.std is not None:
         mean, std = ([255 * x for x in cfg.data[key]] for key in ("mean", "std"))
         return ChannelStatistics.given(mean, std)
-    found = find(autoencoder, train, val, loop_of(cfg).device)
+    found = find(autoencoder, train, val, device)
     autoencoder.to("cpu")
     return found
 

@@ -12,6 +12,7 @@ SHIPPED_DETECTOR = Path(__file__).parent / "detector" / "weights" / "detector_sh
 SHIPPED_WITH = {
     "ClipTower": SHIPPED,
     "Extractor": SHIPPED,
+    "ClipFeatures": SHIPPED,
     "GenEval": SHIPPED_DETECTOR,
     "Attributes": SHIPPED_DETECTOR,
 }

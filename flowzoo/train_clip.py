@@ -4,20 +4,16 @@ The same command goes on where an earlier one stopped. Beside the output stands 
 output and by a hash of the config and the images, so that another config never goes on from it.
 """
 
-import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 import torch
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
@@ -28,13 +24,10 @@ from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
 from flowzoo.metrics.clip_data import Augment, load_set
 from flowzoo.metrics.extractor import Extractor
-from flowzoo.paths import conf, user_path
 from flowzoo.runs.check import NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, one_of, plain_values
-from flowzoo.runs.config import UserErrors, config_loader, refuse
 from flowzoo.runs.files import RunError
-from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.output import follow
-from flowzoo.runs.signals import stoppable
+from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run
 from flowzoo.sizes import shown
 from flowzoo.tasks.clip import ClipTask, Contrastive
@@ -42,9 +35,10 @@ from flowzoo.training.ema import EMA
 from flowzoo.training.loop import Loop
 from flowzoo.training.optimizer import CosineDecay
 from flowzoo.training.program import Program
-from flowzoo.training.single import Diverged, train_single
+from flowzoo.training.single import train_single
 from flowzoo.training.surroundings import check_compiler
 
+FALLBACK = "clip=folder"
 EVERY = 500  # steps from one validation and checkpoint to the next
 RECIPE = ("steps", "batch_size", "lr", "weight_decay", "warmup_steps")
 LIMITS: dict[str, Limit] = {
@@ -76,9 +70,7 @@ class Prepared:
     @property
     def folder(self) -> Path:
         """<output's name>-<hash of config and images> beside the output."""
-        told = [self.config, self.source.fingerprint, self.held_out.fingerprint]
-        digest = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        return self.output.with_name(f"{self.output.stem}-{digest}")
+        return training_folder(self.output, self.config, self.source.fingerprint, self.held_out.fingerprint)
 
 
 def prepare(cfg: DictConfig) -> Prepared:
@@ -88,7 +80,7 @@ def prepare(cfg: DictConfig) -> Prepared:
     architecture, recipe = values["clip"]["architecture"], values["clip"]["recipe"]
     if wrong := set(recipe) ^ set(RECIPE):
         raise ValueError(f"clip.recipe.{min(wrong)}: allowed are {', '.join(RECIPE)}, each of them")
-    output = _checked_output(values["output"])
+    output = checked_output(values["output"], "clip.safetensors")
     steps, batch_size = recipe["steps"], recipe["batch_size"]
     loop = Loop(steps, batch_size, compile=values["compile"], val_every=EVERY, checkpoint_every=EVERY)
     if loop.compile_mode is not None:
@@ -123,18 +115,6 @@ def prepare(cfg: DictConfig) -> Prepared:
     config = {key: value for key, value in values.items() if key not in ("output", "compile")}
     config["data"] = {key: value for key, value in config["data"].items() if key not in ("workers", "cache")}
     return Prepared(source, held_out, architecture, augment, recipe, loop, output, config)
-
-
-def _checked_output(given: Any) -> Path:
-    path = user_path(str(given))
-    if path.is_dir():
-        raise ValueError(f"output={given}: this is a folder; allowed is a file, such as {path / 'clip.safetensors'}")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"output={given}: {nearest} is a file; allowed is a folder")
-    if not os.access(nearest, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise ValueError(f"output={given}: no permission to write there")
-    return path
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -191,41 +171,9 @@ def write(cfg: DictConfig, made: Prepared, state: Mapping[str, Tensor]) -> dict[
     return quality
 
 
-def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The config of a command. Data without a recipe of its own in conf/clip takes that of `folder`."""
-    with config_loader(config_dir) as loader:
-        cfg = loader.load_configuration("train_clip", list(overrides), RunMode.RUN)
-        if "clip" not in cfg:
-            cfg = loader.load_configuration("train_clip", [*overrides, "clip=folder"], RunMode.RUN)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 def main() -> NoReturn:
-    """Exits with 0, with 2 for a command that is refused, 1 where training fails, 130 where it is interrupted."""
-    called = "flowzoo.train_clip"
-    args = arguments()
-    if is_question(args):
-        hydra.main(config_path=str(conf()), config_name="train_clip", version_base=VERSION_BASE)(lambda cfg: None)()
-        sys.exit(0)
-    try:
-        if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
-            raise ValueError("allowed are key=value, --config-dir, --cfg job and --help")
-        cfg = composed(args.overrides, args.config_dir)
-        if args.cfg:
-            print(OmegaConf.to_yaml(cfg), end="")
-            sys.exit(0)
-        stoppable(run)(cfg)
-    except Diverged as error:
-        print(f"{called}: {error}: lower clip.recipe.lr={cfg.clip.recipe.lr}", file=sys.stderr)
-        sys.exit(1)
-    except UserErrors as error:
-        refuse(called, error)
-    except KeyboardInterrupt as error:
-        print(f"{called}: {error or 'stopped'}; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+    """Data without a recipe of their own in conf/clip take that of `folder`."""
+    launch_single("train_clip", run, "clip.recipe.lr", FALLBACK)
 
 
 if __name__ == "__main__":

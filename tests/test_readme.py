@@ -48,6 +48,14 @@ TINY = [
 PHOTOS = ["backbone.depth=1", "backbone.width=64", "data.source.val_fraction=0.5"]
 TINY_CLIP = ["clip.recipe.steps=1", "clip.recipe.batch_size=4", "data.source.val_fraction=0.5", "data.workers=0"]
 TINY_CLIP += ["clip.architecture.vision_cfg.layers=1", "clip.architecture.text_cfg.layers=1"]
+TINY_KL = [
+    "data.source.val_fraction=0.5",
+    "trainer.steps=2",
+    "trainer.batch_size=4",
+    "network.widths=[8,8,8]",
+    "data.workers=0",
+]
+TINY_KL += ["trainer.val_samples=4", "quality.images=4"]
 
 # How each command is tested: the first pattern that is found in it says so.
 RUN, SHELL, ACCEPTED, DRY, NOT = "run", "shell state", "accepted as written", "make -n", "not tested"
@@ -63,6 +71,8 @@ HOW: list[tuple[str, str, list[str]]] = [
     (r"flowzoo\.sample ", RUN, ["steps=2", "n=2"]),
     (r"train_clip .*(photos|emoji)", RUN, TINY_CLIP),
     (r"train_clip .*cifar10", ACCEPTED, []),  # minutes on a GPU
+    (r"train_autoencoder ", RUN, TINY_KL),
+    (r"reconstruct ", RUN, ["data.source.val_fraction=0.5", "images=70"]),
     (r"sweeps list", RUN, []),
     (r"sweeps (plan|run|retry)", ACCEPTED, []),  # minutes to hours
     (r"analysis\.report runs/sd3_61", ACCEPTED, []),  # its runs take hours
@@ -133,9 +143,9 @@ def accept(module: str, argv: list[str]) -> None:
         args = arguments(argv)
         if not args.cfg:
             check_jobs(jobs_of(args, "train"))
-    elif module == "flowzoo.train_clip":
+    elif module in ("flowzoo.train_clip", "flowzoo.train_autoencoder", "flowzoo.reconstruct"):
         with config_loader() as loader:
-            loader.load_configuration("train_clip", argv, RunMode.RUN)
+            loader.load_configuration(module.removeprefix("flowzoo."), argv, RunMode.RUN)
 
 
 def test_no_command_is_forgotten():
@@ -148,7 +158,7 @@ def test_no_command_is_forgotten():
 
 def test_commands_are_accepted_as_written(here):
     (here / "runs" / "tour" / "rf_lognorm_0.00_1.00-s0-00000000").mkdir(parents=True)
-    for name in ("photos.safetensors", "emoji.safetensors", "clip_cifar10.safetensors"):
+    for name in ("photos.safetensors", "kl_photos.safetensors", "emoji.safetensors", "clip_cifar10.safetensors"):
         (here / name).symlink_to(SHIPPED)
     for _, (_, module, *argv) in words(COMMANDS):
         accept(module, argv)

@@ -1,6 +1,6 @@
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ from flowzoo.encoders.clip import build_clip, save_clip
 from flowzoo.metrics.extractor import Extractor
 from flowzoo.runs.files import RunError
 from flowzoo.runs.signals import Notice
-from flowzoo.runs.store import Interrupted, Run
-from flowzoo.training.single import Diverged
+from flowzoo.runs.single import composed as compose
+from flowzoo.runs.store import Diverged, Interrupted, Run
+
+
+def composed(words: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    return compose("train_clip", words, config_dir, train_clip.FALLBACK)
 
 
 @pytest.fixture
@@ -139,7 +143,7 @@ def test_what_cannot_train_is_one_line_before_anything_is_read(
 
 
 def test_without_a_compiler_nothing_is_compiled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = train_clip.composed([*PHOTOS, "compile=true"])
+    cfg = composed([*PHOTOS, "compile=true"])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RunError, match=r"^compile=true: there is no compiler here .no-such-.*allowed is compile=false"):
@@ -149,7 +153,7 @@ def test_without_a_compiler_nothing_is_compiled(photos: Path, monkeypatch: pytes
 
 
 def test_the_network_follows_the_size_of_the_images(photos: Path) -> None:
-    made = train_clip.prepare(train_clip.composed([*PHOTOS, "data.source.image_size=64"]))
+    made = train_clip.prepare(composed([*PHOTOS, "data.source.image_size=64"]))
     assert made.architecture["vision_cfg"]["image_size"] == 64
     assert made.source.size == (64, 64)
 
@@ -157,9 +161,9 @@ def test_the_network_follows_the_size_of_the_images(photos: Path) -> None:
 def test_any_data_has_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/tiles.yaml").write_text("name: tiles\nsource:\n  _target_: tiles.Tiles\nworkers: 0\n")
-    own = train_clip.composed(["data=tiles"], str(tmp_path))
-    assert own.clip == train_clip.composed(["data=folder", "data.source.path=x"]).clip
-    assert train_clip.composed([]).clip.quality != own.clip.quality
+    own = composed(["data=tiles"], str(tmp_path))
+    assert own.clip == composed(["data=folder", "data.source.path=x"]).clip
+    assert composed([]).clip.quality != own.clip.quality
 
 
 def test_equal_captions_are_nothing_to_learn(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +171,7 @@ def test_equal_captions_are_nothing_to_learn(photos: Path, monkeypatch: pytest.M
     for path in (photos / "cat").glob("*.png"):
         path.with_suffix(".txt").write_text("a cat")
     with pytest.raises(RunError, match="all captions are the same"):
-        train_clip.run(train_clip.composed([*words, "data.source.val_fraction=0.5"]))
+        train_clip.run(composed([*words, "data.source.val_fraction=0.5"]))
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(

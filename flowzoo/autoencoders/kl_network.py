@@ -66,7 +66,9 @@ class KLNetwork(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """Images [n, C, H, W] -> normal distributions of latents [n, c, H/f, W/f]."""
-        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        out = self.encoder(x)
+        # under autocast the network is in bf16, the distribution is not
+        mean, log_variance = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
     def decode(self, z: Tensor) -> Tensor:

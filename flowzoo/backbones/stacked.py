@@ -102,9 +102,10 @@ class Single(StackedBackbone):
     def __init__(self, module: nn.Module) -> None:
         super().__init__([module])
 
-    def call(self, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
-        """What the module gives, [1, ...], with weights by name [1, *shape]."""
-        return functional_call(self.skeleton, {name: w.squeeze(0) for name, w in weights.items()}, inputs)[None]
+    def call(self, weights: Mapping[str, Tensor], *inputs: Any) -> Any:
+        """What the module gives, [1, ...], a tensor or a tuple of them, with weights by name [1, *shape]."""
+        out = functional_call(self.skeleton, {name: w.squeeze(0) for name, w in weights.items()}, inputs)
+        return tuple(x[None] for x in out) if isinstance(out, tuple) else out[None]
 
     def matrices(self) -> Tensor:
         """Which columns of the rows are elements of matrices and larger tensors, bool [P]: what decay is for."""

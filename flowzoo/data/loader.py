@@ -24,6 +24,7 @@ from flowzoo.sockets import keep_socket_paths_short
 _CHUNK = 1024  # images decoded at once into the device cache
 _ROOM = 0.8  # share of the free memory that the device cache may take
 _PREFETCH = 4  # batches that a worker keeps ready
+NO_TEXT = Text((), ())
 
 
 @dataclass
@@ -95,7 +96,9 @@ class Resident:
     Raises ValueError, with the sizes, where the split does not fit.
     """
 
-    def __init__(self, source: Source, encoders: Encoders, plan: Plan, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, source: Source, encoders: Encoders | None, plan: Plan, device: torch.device, workers: int
+    ) -> None:
         shape = (len(source), source.channels, *source.size)
         need, free = torch.Size(shape).numel(), free_memory(device)
         if need > _ROOM * free:
@@ -108,13 +111,14 @@ class Resident:
         for start in track(range(0, len(source), _CHUNK), f"images of {source.name}"):
             chunk = range(start, min(start + _CHUNK, len(source)))
             self._images[start : chunk.stop] = torch.from_numpy(source.images(chunk))
-        self._text = TextCache(source, encoders, device)
+        self._text = TextCache(source, encoders, device) if encoders else None
 
     def at(self, step: int) -> Batch:
         # One small copy a step; everything else is looked up on the device.
         both = torch.stack([self._plan.indices(step), self._plan.draws(step)])
         indices, draws = both.to(self._images.device, non_blocking=True)
-        return Batch(self._images.index_select(0, indices), self._text.at(indices, draws))
+        text = self._text.at(indices, draws) if self._text else NO_TEXT
+        return Batch(self._images.index_select(0, indices), text)
 
     def iterate(self, start_step: int) -> Iterator[Batch]:
         return map(self.at, count(start_step))
@@ -128,7 +132,9 @@ class Resident:
 class Streamed:
     """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
 
-    def __init__(self, source: Source, encoders: Encoders, plan: Plan, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, source: Source, encoders: Encoders | None, plan: Plan, device: torch.device, workers: int
+    ) -> None:
         self._device = device
         self._steps = _Steps(source, plan)
         self._encoders = encoders
@@ -161,9 +167,8 @@ class Streamed:
         if isinstance(loaded, RunError):
             raise loaded
         images, captions = loaded
-        return Batch(
-            images.to(self._device, non_blocking=True), encode(self._encoders, captions, self._device), captions
-        )
+        text = encode(self._encoders, captions, self._device) if self._encoders else NO_TEXT
+        return Batch(images.to(self._device, non_blocking=True), text, captions)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
@@ -193,19 +198,23 @@ class _Steps(Dataset[tuple[Tensor, list[str]] | RunError]):
         return images, [texts[draw % len(texts)] for texts, draw in zip(alternatives, draws, strict=True)]
 
 
-CACHES: dict[str, Callable[[Source, Encoders, Plan, torch.device, int], Cache]] = {"device": Resident, "none": Streamed}
+CACHES: dict[str, Callable[[Source, Encoders | None, Plan, torch.device, int], Cache]] = {
+    "device": Resident,
+    "none": Streamed,
+}
 
 
 class Batches:
     """The training batches of one split, from either cache; `wait` counts the seconds spent waiting for them.
 
-    batch_size is that of all `world` ranks together; a rank gets its slice.
+    Without encoders the text of a batch is empty. batch_size is that of all `world` ranks together; a rank gets its
+    slice.
     """
 
     def __init__(
         self,
         source: Source,
-        encoders: Encoders,
+        encoders: Encoders | None,
         *,
         batch_size: int,
         seed: int,

@@ -184,6 +184,8 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "backbone": ("channels", "size", "text"),
     "data.source": ("split",),
     "autoencoder": ("image_channels",),
+    "loss": ("perceptual",),
+    "critic": ("image_channels",),
 }
 
 # Whose files the weights of a class are; None where it reads any.
@@ -192,6 +194,8 @@ KINDS: dict[str, Kind | None] = {
     "Extractor": CLIP,
     "OpenClipExtractor": None,
     "KLAutoencoder": KL,
+    "ClipFeatures": CLIP,
+    "LPIPS": None,
     "GenEval": DETECTOR,
     "Attributes": DETECTOR,
 }
@@ -258,9 +262,9 @@ def check_values(values: Mapping[str, Any]) -> None:
     if is_stacked(values):
         check_stack(values)
     _check_shapes(values)
-    _check_files(values)
+    check_files(values)
     check_keys(values)
-    _check_classes(values)
+    check_classes(values)
 
 
 def _check_there(values: Mapping[str, Any]) -> None:
@@ -386,13 +390,15 @@ def _edges(size: tuple[int, int]) -> str:
     return " and ".join(map(str, dict.fromkeys(size)))
 
 
-def _check_files(values: Mapping[str, Any]) -> None:
+def check_files(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for data and weights that are not there, or are no weights of their class."""
     source = values["data"].get("source", {})
     given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
-    frozen = {"extractor": values["extractor"], "autoencoder": values["autoencoder"]}
-    frozen |= {f"text.encoders.{name}": part for name, part in values["text"].get("encoders", {}).items()}
+    frozen = {key: values[key] for key in ("extractor", "autoencoder", "perceptual") if values.get(key)}
+    encoders = values.get("text", {}).get("encoders", {})
+    frozen |= {f"text.encoders.{name}": part for name, part in encoders.items()}
     given |= {f"{place}.weights": part.get("weights") for place, part in frozen.items()}
-    from_hub = declared.own_class(str(values["autoencoder"].get("_target_"))) == "DiffusersAutoencoder"
+    from_hub = declared.own_class(str(values.get("autoencoder", {}).get("_target_"))) == "DiffusersAutoencoder"
     for key, path in given.items():
         if key == "autoencoder.weights" and from_hub and is_hub_name(path):
             continue
@@ -427,7 +433,7 @@ def _check_place(values: Mapping[str, Any]) -> None:
         raise ValueError(f"runs={runs}: no permission to write in {nearest}")
 
 
-def _check_classes(values: Mapping[str, Any]) -> None:
+def check_classes(values: Mapping[str, Any]) -> None:
     """Refuses parameters that a class does not take, and lacks those that it needs.
 
     Classes from outside the package know their own limits: they are imported, and a formulation of them is built.

@@ -11,7 +11,11 @@ from flowzoo.paths import conf
 from flowzoo.runs.identity import CONTENT
 
 # Keys of a part that its class does not take: they are for whoever builds it.
-BESIDE: Mapping[str, tuple[str, ...]] = {"backbone": ("name",), "autoencoder": ("gain", "spectrum_power")}
+BESIDE: Mapping[str, tuple[str, ...]] = {
+    "backbone": ("name",),
+    "autoencoder": ("gain", "spectrum_power"),
+    "critic": ("weight", "start"),
+}
 
 # Groups that hold parts by a name of whoever writes them.
 NAMED = ("metric", "callbacks")
@@ -19,12 +23,13 @@ NAMED = ("metric", "callbacks")
 _GLOBAL = "# @package _global_"
 
 
-def check_keys(values: Mapping[str, Any]) -> None:
+def check_keys(values: Mapping[str, Any], command: str = "train") -> None:
     """Raises ValueError for a key that nothing reads, at the top or in a group whose options name no class.
 
+    `command` is that of flowzoo whose config it is.
     A part with a class is not looked into: the parameters of its class say what it may have.
     """
-    _check(values, known_keys(), "")
+    _check(values, known_keys(command), "")
 
 
 def _check(node: Mapping[str, Any], known: Mapping[str, Any], place: str) -> None:
@@ -39,14 +44,14 @@ def _check(node: Mapping[str, Any], known: Mapping[str, Any], place: str) -> Non
 
 
 @cache
-def known_keys() -> Mapping[str, Any]:
-    """The tree of keys that the options of all groups of flowzoo.train give, and the content that is added to it.
+def known_keys(command: str = "train") -> Mapping[str, Any]:
+    """The tree of keys that the options of all groups of flowzoo.<command> give, and the content that is added to it.
 
     None stands for a value, and for a part that names its class.
     """
     known: dict[str, Any] = {CONTENT: None}
     root = conf()
-    whole = _loaded(root / "train.yaml")
+    whole = _loaded(root / f"{command}.yaml")
     groups = [key.split("@")[0] for entry in whole["defaults"] if isinstance(entry, dict) for key in entry]
     _add(known, {key: value for key, value in whole.items() if key not in ("defaults", "hydra")})
     known |= dict.fromkeys(NAMED)

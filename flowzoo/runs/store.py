@@ -45,6 +45,10 @@ class Unfit(RunError):
     """This machine cannot do what a run asks for. It is told before the run begins, and nothing is written of it."""
 
 
+class Diverged(RunError):
+    """The loss, or the norm of its gradient, was not finite."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and has saved itself; the same command goes on.
 

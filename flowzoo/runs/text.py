@@ -13,7 +13,7 @@ TEXT = (
     *("sweep", "runs", "variant", "experiment", "run", "prompt", "prompts", "out", "output", "storage"),
     *("data.name", "data.source.name", "data.source.path", "data.source.val_path", "data.source.template"),
     *("data.source.background", "extractor.weights", "extractor.model_name"),
-    *("text.encoders.*.weights", "autoencoder.weights"),
+    *("text.encoders.*.weights", "autoencoder.weights", "perceptual.weights"),
     *("logger.project", "logger.entity", "logger.group", "logger.name", "logger.id", "logger.version"),
     *("logger.save_dir", "cluster.partition", "cluster.account", "cluster.qos", "cluster.constraint", "cluster.python"),
 )
@@ -32,7 +32,7 @@ GROUPS = (
         "solver/*",
         "extractor",
     ),
-    *("trainer", "optimizer", "ema", "evaluation", "logger", "halving", "cluster", "clip"),
+    *("trainer", "optimizer", "ema", "evaluation", "logger", "halving", "cluster", "clip", "perceptual", "critic"),
 )
 # Lists and mappings with nothing but text in them.
 TEXTS = ("data.source.names", "cluster.setup", "hydra.searchpath")

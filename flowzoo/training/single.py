@@ -7,17 +7,13 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from flowzoo.runs.signals import shielded, stoppable
-from flowzoo.runs.store import Interrupted, Run, RunError
+from flowzoo.runs.store import Diverged, Interrupted, Run, RunError
 from flowzoo.training.checkpoint import LAST, read_weights
 from flowzoo.training.fit import set_preempted, step_of, train_program
 from flowzoo.training.loop import Loop
 from flowzoo.training.program import Program
 
 T = TypeVar("T")
-
-
-class Diverged(RunError):
-    """The loss, or the norm of its gradient, was not finite."""
 
 
 @shielded
@@ -30,6 +26,7 @@ def train_single(
 ) -> T:
     """Trains to the last step, from wherever an earlier attempt left the run, and returns finish(its last weights).
 
+    They are the average of the weights where the program keeps one, else the weights themselves.
     The folder holds what a run's does (docs/design.md): config, status, metrics, checkpoints, lock.
     Raises RunBusy, Interrupted after a signal, once everything is saved, and Diverged.
     """
@@ -63,5 +60,5 @@ def _train(run: Run, loop: Loop, program: Callable[[], Program], finish: Callabl
         if outcome.interrupted:
             run.set_status("preempted", step=outcome.step)
             raise Interrupted(f"{run.path} stopped at step {outcome.step} of {loop.steps} and is saved")
-    state, _ = read_weights(run.path / "checkpoints" / LAST, "raw")
+    state, _ = read_weights(run.path / "checkpoints" / LAST, "ema")
     return finish(state)

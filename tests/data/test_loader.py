@@ -56,8 +56,8 @@ class Synonyms:
 
 
 def batches(cache: str = "device", **settings: object) -> Batches:
-    given = {"source": Shapes("train", 16, size=50), "batch_size": 8, "seed": 3, "workers": 0, **settings}
-    return Batches(encoders=Hashed(), device=CPU, cache=cache, **given)  # type: ignore[arg-type]
+    given = {"source": Shapes("train", 16, size=50), "encoders": Hashed(), "batch_size": 8, "seed": 3, "workers": 0}
+    return Batches(device=CPU, cache=cache, **(given | settings))  # type: ignore[arg-type]
 
 
 def flat(batch: Batch) -> list[Tensor]:
@@ -79,6 +79,13 @@ def test_both_caches_give_the_same_batches(workers: int) -> None:
         assert a.images.dtype == torch.uint8
         assert a.text.tokens[0].dtype == torch.float32
     assert streamed.wait > 0
+
+
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_without_encoders_the_same_images_come_without_text(cache: str) -> None:
+    told, bare = batches(cache).at(4), batches(cache, encoders=None).at(4)
+    assert torch.equal(told.images, bare.images)
+    assert bare.text == Text((), ())
 
 
 @pytest.mark.parametrize("cache", ["device", "none"])

@@ -1,10 +1,17 @@
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numbered import Numbers
 from torch import Tensor
 
-from flowzoo.metrics.reconstruction import lpips, psnr, ssim
+from flowzoo.autoencoders.pca import BlockPCA
+from flowzoo.metrics.extractor import Extractor
+from flowzoo.metrics.fid import frechet_distance
+from flowzoo.metrics.moments import Moments
+from flowzoo.metrics.reconstruction import lpips, picture, psnr, reconstruct, ssim
 
 
 def pair() -> tuple[Tensor, Tensor]:
@@ -44,3 +51,57 @@ def test_lpips_sees_images_in_its_range() -> None:
 
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert lpips(levels, levels, Range()).tolist() == [[-1.0, 1.0]]
+
+
+@pytest.mark.filterwarnings("ignore:.*few for FID")
+def test_a_set_is_scored_as_its_images_are(numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over chunks of any size: means of each image's scores, and the Frechet distance between the two sets."""
+    monkeypatch.setattr("flowzoo.autoencoders.statistics._CHUNK", 37)
+    images = torch.from_numpy(numbers.images(range(100)))
+    autoencoder = BlockPCA(3, factor=4, channels=5)
+    autoencoder.fit([images])
+    extractor = Extractor()
+    found = reconstruct(autoencoder, numbers, 100, extractor=extractor, perceptual=Brightness(), keep=3)
+    spread = torch.from_numpy(numbers.images([i * len(numbers) // 100 for i in range(100)]))
+    back = autoencoder.decode(autoencoder.encode(spread))
+    assert found.images == 100
+    assert found.psnr == pytest.approx(float(psnr(spread, back).mean()))
+    assert found.ssim == pytest.approx(float(ssim(spread, back).mean()))
+    assert found.lpips == pytest.approx(float(lpips(spread, back, Brightness()).mean()))
+    moments = [Moments(64).update(extractor.images(x)) for x in (spread, back)]
+    assert found.rfid == pytest.approx(frechet_distance(*moments), rel=1e-4)
+    assert torch.equal(picture(found), torch.cat([x[[0, 50, 99]] for x in (spread, back)]))
+
+
+class Brightness(torch.nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x.mean((1, 2, 3)) - y.mean((1, 2, 3))).abs()
+
+
+def test_fewer_images_are_all_taken_and_small_ones_have_no_ssim() -> None:
+    found = reconstruct(_Halved(), Tiny(30), 10**6, keep=2)
+    assert found.images == 30
+    assert found.ssim is None
+    assert found.rfid is found.lpips is None
+    assert 48 < found.psnr < 52  # half of the numbers are one too low
+
+
+class Tiny(Numbers):
+    size = (8, 8)
+
+    def images(self, indices: Any) -> np.ndarray:
+        return super().images(indices)[..., :8, :8]
+
+
+class _Halved:
+    """Loses the lowest bit."""
+
+    image_channels, channels, factor, fingerprint = 3, 3, 1, ""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return (images // 2).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return (2 * latents).byte()
+
+    def to(self, *args: object) -> None: ...
