@@ -4,13 +4,16 @@ All else is Hydra's public interface. `tests/runs/test_hydras.py` looks for priv
 """
 
 import copy
+import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from hydra import initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import _locate, get_args_parser
@@ -19,7 +22,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 VERSION_BASE = "1.3"
 
@@ -54,18 +57,55 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
     return batch
 
 
-def share_the_store() -> None:
-    """Has Hydra read its ConfigStore in place.
-
-    It copies the whole store for every config that it loads and every group that it lists, and hands out copies of its
-    nodes besides: with 61 variants in the store that alone takes seconds.
-    """
+@cache
+def hasten() -> None:
+    """Has Hydra do once, or not at all, what it does anew for every config. What it composes stays the same."""
+    # It copies the whole store for every config that it loads and every group that it lists, and hands out copies of
+    # its nodes besides: with 61 variants in the store that alone takes seconds.
     ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
+    # It reads some thirty files anew for every job.
+    ConfigRepository.load_config = lambda self, config_path: copy.deepcopy(_read(self, config_path))  # type: ignore
+    defaults_list._create_interpolation_map = _where_asked_for(defaults_list._create_interpolation_map)
+
+
+_load = ConfigRepository.load_config
+_known: dict[tuple[Any, ...], tuple[Any, ConfigResult | None]] = {}
+
+
+def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """What Hydra loads, which is not to be changed; read again only where a file has changed since."""
+    sources = repository.sources
+    key = (config_path, *((source.provider, source.path) for source in sources))
+    state = [_state(source, config_path) for source in sources]
+    if key not in _known or _known[key][0] != state:
+        _known[key] = state, _load(repository, config_path)
+    return _known[key][1]
+
+
+def _state(source: ConfigSource, config_path: str) -> Any:
+    """What differs once the source has another config of this name."""
+    if source.scheme() != "file":
+        return source.is_config(config_path)
+    try:
+        file = os.stat(os.path.join(source.path, source._normalize_file_name(config_path)))
+    except OSError:
+        return None
+    return file.st_mtime_ns, file.st_size, file.st_ino
+
+
+def _where_asked_for(choices: Callable[..., Any]) -> Callable[..., Any]:
+    """`choices`, of which Hydra makes a config for every defaults list; only names with an interpolation look at it."""
+
+    def asked_for(overrides: Any, defaults: Sequence[Any], self_added: bool) -> Any:
+        return choices(overrides, defaults, self_added) if any(one.is_interpolation() for one in defaults) else None
+
+    return asked_for
 
 
 @contextmanager
 def opened(folder: Path, own: Path | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader over a folder of configs and, for options that are not there, over `own`; for the block."""
+    hasten()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), job_name="flowzoo", version_base=VERSION_BASE):
@@ -87,9 +127,9 @@ def repository_of(loader: ConfigLoader) -> "Repository":
 
 
 class Repository(ConfigRepository):
-    """Hydra's, which reads each file once and knows options that are in no file.
+    """Hydra's, which knows what it has loaded, and options that are in no file.
 
-    Private, since Hydra has no public way to keep what it has read: 1,000 jobs would read 30,000 files.
+    Private, since Hydra has no public way to keep either.
     """
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
@@ -109,7 +149,7 @@ class Repository(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.known:
-            self.known[config_path] = super().load_config(config_path)
+            self.known[config_path] = _read(self, config_path)
         return copy.deepcopy(self.known[config_path])
 
     def config_exists(self, config_path: str) -> bool:

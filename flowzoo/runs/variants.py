@@ -7,13 +7,11 @@ from hydra.core.config_store import ConfigStore
 from flowzoo.formulation.declared import word_of
 from flowzoo.formulation.names import TABLE, family
 from flowzoo.formulation.spelling import file_name
-from flowzoo.runs.hydras import share_the_store
 
 
 @cache
 def register() -> None:
     """Put the 61 into Hydra's ConfigStore, which is one a process, as options of the group `variant`, by file name."""
-    share_the_store()
     for name, config in TABLE.items():
         schedule, sampler = config["path"]["schedule"], config["sampler"]
         node = {

@@ -2,16 +2,18 @@
 
 import logging
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 
 from flowzoo.paths import conf
-from flowzoo.runs import variants
+from flowzoo.runs import hydras, variants
 from flowzoo.runs.hydras import arguments, combinations, is_question, locate, opened, repository_of
 from flowzoo.runs.parse import parse
 
@@ -48,19 +50,36 @@ def test_what_cannot_be_located_is_raised_and_not_logged(caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-def test_a_file_is_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once_for_all_jobs_and_again_where_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: Counter[str] = Counter()
-    load = ConfigRepository.load_config
+    load = hydras._load
 
-    def counting(self: ConfigRepository, config_path: str) -> object:
+    def counting(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
         read[config_path] += 1
-        return load(self, config_path)
+        return load(repository, config_path)
 
-    monkeypatch.setattr(ConfigRepository, "load_config", counting)
-    with opened(conf()) as loader:
-        jobs = [loader.load_configuration("train", [f"seed={i}"], RunMode.RUN) for i in range(3)]
-    assert [cfg.seed for cfg in jobs] == [0, 1, 2]
-    assert set(read.values()) == {1}
+    monkeypatch.setattr(hydras, "_load", counting)
+    shutil.copytree(conf(), tmp_path / "conf")
+    for _ in range(2):
+        with opened(tmp_path / "conf") as loader:
+            jobs = [loader.load_configuration("train", [f"seed={i}"], RunMode.RUN) for i in range(3)]
+        assert [cfg.seed for cfg in jobs] == [0, 1, 2]
+        assert set(read.values()) == {1}
+    (tmp_path / "conf" / "sampler" / "uniform.yaml").write_text("of: mine\n")
+    with opened(tmp_path / "conf") as loader:
+        assert loader.load_configuration("train", ["sampler=uniform"], RunMode.RUN).sampler == {"of": "mine"}
+    assert sum(read.values()) == len(read) + 1
+
+
+def test_the_name_of_an_option_may_choose_another(tmp_path: Path) -> None:
+    for name in ("data/a", "data/b", "clip/a", "clip/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(f"is: {name}\n")
+    (tmp_path / "own.yaml").write_text("defaults: [{data: a}, {clip: '${data}'}, _self_]\n")
+    with opened(tmp_path) as loader:
+        assert loader.load_configuration("own", ["data=b"], RunMode.RUN).clip == {"is": "clip/b"}
 
 
 def test_jobs_do_not_share_what_is_read(tmp_path: Path) -> None:
