@@ -20,6 +20,7 @@ import torch
 from numbered import Numbers
 
 from flowzoo.backbones import fused
+from flowzoo.encoders.clip import build_clip, save_clip
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 16,
@@ -34,6 +35,24 @@ ARCHITECTURE: dict[str, Any] = {
 def architecture() -> dict[str, Any]:
     """Of a CLIP that trains in seconds."""
     return ARCHITECTURE
+
+
+@pytest.fixture(scope="session")
+def random_clip(tmp_path_factory: pytest.TempPathFactory, architecture: dict[str, Any]) -> Path:
+    """A CLIP of random weights in a file. It scores images as the shipped one does, in a twentieth of the time."""
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_clip(architecture)
+    about = {"name": "random", "quality": {}, "data": "none", "command": ""}
+    save_clip(model, path, architecture=architecture, about=about)
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_extractor(random_clip: Path) -> list[str]:
+    """The words with which a command scores by it."""
+    return ["extractor=clip_file", f"extractor.weights={random_clip}"]
 
 
 @pytest.fixture

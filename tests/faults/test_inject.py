@@ -11,9 +11,9 @@ from twin import apart
 
 
 @pytest.mark.slow
-def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(tmp_path: Path) -> None:
+def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(tmp_path: Path, random_extractor: list[str]) -> None:
     script, report = Path(__file__).with_name("inject.py"), tmp_path / "report.json"
-    short = ["--moments", "3", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=60"]
+    short = ["--moments", "3", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=60", *random_extractor]
     done = subprocess.run(
         [sys.executable, script, "local", *short, "--report", report, "--keep", tmp_path / "sweeps"],
         capture_output=True,

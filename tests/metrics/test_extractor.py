@@ -36,10 +36,10 @@ def test_features_are_those_of_the_model(extractor: Extractor) -> None:
     assert extractor.images(images[:0]).shape == (0, extractor.dim)
 
 
-def test_batch_size_and_autocast_do_not_matter(weights: Path, extractor: Extractor) -> None:
+def test_batch_size_and_autocast_do_not_matter(random_clip: Path, extractor: Extractor) -> None:
     images = torch.randint(0, 256, (7, 3, 24, 40), dtype=torch.uint8)
     whole = extractor.images(images)
-    torch.testing.assert_close(Extractor(weights, batch_size=2).images(images), whole)
+    torch.testing.assert_close(Extractor(random_clip, batch_size=2).images(images), whole)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(extractor.images(images), whole)
 
@@ -71,10 +71,10 @@ def test_bad_images_are_named(extractor: Extractor, bad: torch.Tensor) -> None:
 
 
 def test_identity_holds_the_weights(
-    tmp_path: Path, weights: Path, extractor: Extractor, architecture: dict[str, Any]
+    tmp_path: Path, random_clip: Path, extractor: Extractor, architecture: dict[str, Any]
 ) -> None:
     assert set(extractor.identity) == {"name", "weights_sha256", "resize", "dtype", "dim"}
-    model, about = load_clip(weights)
+    model, about = load_clip(random_clip)
     with torch.no_grad():
         model.visual.proj[0, 0] += 1
     save_clip(model, tmp_path / "other", architecture=architecture, about=about)
@@ -82,22 +82,24 @@ def test_identity_holds_the_weights(
     assert {k for k in other if other[k] != extractor.identity[k]} == {"weights_sha256"}
 
 
-def test_file_is_half_precision_and_round_trips(tmp_path: Path, weights: Path, architecture: dict[str, Any]) -> None:
-    assert {v.dtype for v in load_file(weights).values()} == {torch.float16}
-    model, about = load_clip(weights)
+def test_file_is_half_precision_and_round_trips(
+    tmp_path: Path, random_clip: Path, architecture: dict[str, Any]
+) -> None:
+    assert {v.dtype for v in load_file(random_clip).values()} == {torch.float16}
+    model, about = load_clip(random_clip)
     save_clip(
         model,
         tmp_path / "again",
         architecture=architecture,
         about={k: about[k] for k in ("name", "quality", "data", "command")},
     )
-    one, other = load_file(weights), load_file(tmp_path / "again")
+    one, other = load_file(random_clip), load_file(tmp_path / "again")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert load_clip(tmp_path / "again")[1] == about
 
 
-def test_foreign_files_are_refused(tmp_path: Path, weights: Path, architecture: dict[str, Any]) -> None:
+def test_foreign_files_are_refused(tmp_path: Path, random_clip: Path, architecture: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError, match="train_clip"):
         Extractor(tmp_path / "absent")
     junk = tmp_path / "junk"
@@ -108,7 +110,7 @@ def test_foreign_files_are_refused(tmp_path: Path, weights: Path, architecture: 
     with pytest.raises(ValueError, match="not written by"):
         Extractor(tmp_path / "foreign")
     wider = architecture | {"embed_dim": 24}
-    save_clip(load_clip(weights)[0], tmp_path / "misfit", architecture=wider, about={"name": "x", "quality": {}})
+    save_clip(load_clip(random_clip)[0], tmp_path / "misfit", architecture=wider, about={"name": "x", "quality": {}})
     with pytest.raises(ValueError, match="does not fit"):
         Extractor(tmp_path / "misfit")
 

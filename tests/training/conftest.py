@@ -31,12 +31,19 @@ TINY = [
 
 
 @pytest.fixture
-def tiny_jobs(tmp_path: Path) -> Callable[..., list[DictConfig]]:
+def tiny_words(random_extractor: list[str]) -> list[str]:
+    """The words of a run of seconds."""
+    return [*TINY, *random_extractor]
+
+
+@pytest.fixture
+def tiny_jobs(tiny_words: list[str], tmp_path: Path) -> Callable[..., list[DictConfig]]:
     """The configs of a multirun of seconds, in a folder of its own."""
 
-    def compose(*overrides: str, runs: str = "runs") -> list[DictConfig]:
+    def compose(*overrides: str, runs: str = "runs", multirun: bool = True) -> list[DictConfig]:
         with config_loader() as loader:
-            return compose_jobs(loader, "train", [*TINY, f"runs={tmp_path / runs}", *overrides], multirun=True)
+            words = [*tiny_words, f"runs={tmp_path / runs}", *overrides]
+            return compose_jobs(loader, "train", words, multirun=multirun)
 
     return compose
 
@@ -46,13 +53,7 @@ def tiny(tiny_jobs: Callable[..., list[DictConfig]]) -> Callable[..., DictConfig
     """The config of a run of seconds, in a folder of its own."""
 
     def compose(*overrides: str, runs: str = "runs") -> DictConfig:
-        (cfg,) = tiny_jobs(*overrides, runs=runs)
+        (cfg,) = tiny_jobs(*overrides, runs=runs, multirun=False)
         return cfg
 
     return compose
-
-
-@pytest.fixture
-def tiny_words() -> list[str]:
-    """The same config as words of a command line."""
-    return TINY

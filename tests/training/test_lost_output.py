@@ -11,6 +11,14 @@ from flowzoo.runs.lock import LOCK
 from flowzoo.runs.store import Run
 
 LONG = ["trainer.steps=1000000", "trainer.val_every=4", "trainer.checkpoint_every=50"]
+# It says nothing before its validation at step 500, so each step is as small as can be.
+CLIP = [
+    *("data.workers=0", "data.source.image_size=16", "clip.source.size=64"),
+    *("clip.recipe.steps=100000", "clip.recipe.batch_size=2"),
+    *("clip.architecture.embed_dim=8", "clip.architecture.text_cfg.width=8", "clip.architecture.text_cfg.layers=1"),
+    *("clip.architecture.vision_cfg.width=8", "clip.architecture.vision_cfg.layers=1"),
+    "clip.architecture.vision_cfg.head_width=8",
+]
 MULTIRUN = ["flowzoo.train", "-m", *LONG, "path=rf,v_cos"]
 
 
@@ -78,8 +86,7 @@ def test_a_search_stops(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_training_of_a_clip_stops(tmp_path: Path) -> None:
-    words = ["clip.source.size=512", "data.workers=0", "clip.recipe.steps=100000", "clip.recipe.batch_size=8"]
-    code, said = head(["flowzoo.train_clip", *words], tmp_path)
+    code, said = head(["flowzoo.train_clip", *CLIP], tmp_path)
     assert code == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -101,11 +101,11 @@ def test_interrupted_and_failing(trained: list[Run], tmp_path: Path, monkeypatch
     assert len(calls) == 6
 
 
-def test_guidance_and_shift_train_nothing(tmp_path: Path, monkeypatch) -> None:
+def test_guidance_and_shift_train_nothing(tmp_path: Path, monkeypatch, random_extractor: list[str]) -> None:
     """Really trained: one run, one row a trial."""
     monkeypatch.chdir(tmp_path)
     name = study(tmp_path, {"guidance": {"low": 1.0, "high": 3.0}, "solver.shift": {"low": 0.5, "high": 2.0}}, 3)
-    assert main(["search", name]) == 0
+    assert main(["search", name, *random_extractor]) == 0
     folder = tmp_path / "runs" / "tiny"
     rows = trials(folder)
     (run,) = {row["run"] for row in rows}
@@ -115,11 +115,11 @@ def test_guidance_and_shift_train_nothing(tmp_path: Path, monkeypatch) -> None:
     assert len(told) == 3
 
 
-def test_a_batch_is_one_stack(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_batch_is_one_stack(tmp_path: Path, monkeypatch, capsys, random_extractor: list[str]) -> None:
     """Also where its trials are judged at guidances of their own; an odd rest is a smaller one."""
     monkeypatch.chdir(tmp_path)
     name = study(tmp_path, {"sampler.m": M, "guidance": {"low": 1.0, "high": 3.0}}, 3)
-    assert main(["search", name, "engine=stacked", "stack.size=2"]) == 0
+    assert main(["search", name, "engine=stacked", "stack.size=2", *random_extractor]) == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.endswith("in 1 stack")] == [
         "2 variants in 1 stack",
