@@ -25,6 +25,11 @@ KNOWN = {
         "FID gaps of about 1.3 % are noise of sampling alone, and a training seed moves FID about three times as much",
         samples=10,
     ),
+    "fid_decoded": About(
+        "FID to decoded images",
+        "between feature laws of samples and of held-out images encoded and decoded",
+        samples=10,
+    ),
     "clip": About("CLIP score", "as mean raw cosine"),
 }
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.data.source import shuffled
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.job import Evaluation, Job, Setting
@@ -89,7 +90,9 @@ class Judge:
         self.count, self.n_reference = evaluation.samples, min(len(val), evaluation.reference)
         # all that decides features: what the extractor says of itself, and the class and parameters that made it
         self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
-        held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache)
+        exact = isinstance(model.autoencoder.autoencoder, Pixels)
+        latents = None if exact else model.autoencoder
+        held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache, latents)
         for metric in evaluation.metrics:
             if isinstance(metric, Compared) and (told := metric.begin(held_out)):
                 _say(told)

@@ -112,11 +112,26 @@ def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequ
 
 
 def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    table = Table("weights", "steps", "guidance", *columns, "seconds", title=title)
+    """A line a setting; where that is too wide a line a metric, with as many settings beside one another as fit."""
+    heads = ("weights", "steps", "guidance", *columns, "seconds")
+    lines = []
     for row in rows:
         numbers = [_shown(row[name]) for name in columns]
-        table.add_row(row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers, f"{row['seconds']:.1f}")
-    console.print(table)
+        lines.append([row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers, f"{row['seconds']:.1f}"])
+    table = Table(*heads, title=title)
+    for line in lines:
+        table.add_row(*line)
+    if console.measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    edge, cell = (max(map(len, some)) + 3 for some in (heads, [x for line in lines for x in line]))
+    at_once = max(1, (console.width - edge - 1) // cell)
+    for first in range(0, len(lines), at_once):
+        some = lines[first : first + at_once]
+        table = Table(heads[0], *(line[0] for line in some), title=title)
+        for i, head in enumerate(heads[1:], 1):
+            table.add_row(head, *(line[i] for line in some), end_section=i == 2)
+        console.print(table)
 
 
 def _shown(value: float | None) -> str:

@@ -58,6 +58,10 @@ class Latents(nn.Module):
         """c of what the backbone sees."""
         return self.autoencoder.channels
 
+    @property
+    def device(self) -> torch.device:
+        return self._scale.device
+
     def latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of what the backbone sees, for images of (H, W) pixels. ValueError where f does not divide them."""
         f = self.autoencoder.factor

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
 from flowzoo.metrics.extractor import ClipExtractor
 from flowzoo.metrics.metric import HeldOut, Made
@@ -81,16 +82,22 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 def reference_moments(
-    extractor: ClipExtractor, source: Source, n: int, identity: Mapping[str, Any], cache: Path | None = None
+    extractor: ClipExtractor,
+    source: Source,
+    n: int,
+    identity: Mapping[str, Any],
+    cache: Path | None = None,
+    latents: Latents | None = None,
 ) -> Moments:
-    """Moments of `n` evenly spaced images of `source`, computed once.
+    """Moments of `n` evenly spaced images of `source`, computed once; through `latents` if given, on their device.
 
     The cache's key holds all that they depend on: `identity`, which is all that decides the extractor's features, the
-    source's fingerprint and n.
+    source's fingerprint, n, and the latents' fingerprint.
     """
     if not 0 < n <= len(source):
         raise ValueError(f"a reference of n={n} images; allowed: 1 to {len(source)}, the images of {source.name}")
-    key = json.dumps([dict(identity), source.fingerprint, n], sort_keys=True)
+    told = [dict(identity), source.fingerprint, n, *([latents.fingerprint] if latents else [])]
+    key = json.dumps(told, sort_keys=True)
     path = cache / f"moments-{sha256(key.encode()).hexdigest()[:20]}.safetensors" if cache else None
     if path and path.is_file():
         return Moments.load(path)
@@ -98,7 +105,10 @@ def reference_moments(
     # Evenly spaced, because folders are sorted by class.
     indices = [i * len(source) // n for i in range(n)]
     for first in range(0, n, _CHUNK):
-        moments.update(extractor.images(torch.from_numpy(source.images(indices[first : first + _CHUNK]))))
+        images = torch.from_numpy(source.images(indices[first : first + _CHUNK]))
+        if latents:
+            images = latents.decode(latents.encode(images.to(latents.device)))
+        moments.update(extractor.images(images))
     if path is None:
         return moments
     with suppress(OSError, SafetensorError):  # beside a run that was moved one may not write; then it is computed again
@@ -110,15 +120,19 @@ def reference_moments(
 
 
 class FID:
-    """The Frechet distance between samples and held-out images, `fid`; none where either are too few."""
+    """The Frechet distance between samples and held-out images, `fid`; none where either are too few.
 
-    columns: Mapping[str, Literal["min", "max"]] = {"fid": "min"}
+    `fid_decoded` is the distance to the same images encoded and decoded: what the autoencoder loses is no fault of the
+    samples.
+    """
+
+    columns: Mapping[str, Literal["min", "max"]] = {"fid": "min", "fid_decoded": "min"}
     prompts: Sequence[str] | None = None
     identity: Mapping[str, Any] = {"name": "fid"}
     quality: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
-        self.reference: Moments | None = None
+        self.references: dict[str, Moments] = {}  # by column
         self.none = ""  # why there is no FID
 
     def begin(self, held_out: HeldOut) -> str:
@@ -126,18 +140,19 @@ class FID:
         against = f"evaluation.samples={held_out.samples} against {held_out.n} held-out images: "
         self.none = no_fid(least, dim) and against + no_fid(least, dim)
         if not self.none:
-            self.reference = reference_moments(
-                held_out.extractor, held_out.source, held_out.n, held_out.identity, held_out.cache
-            )
+            those = (held_out.extractor, held_out.source, held_out.n, held_out.identity, held_out.cache)
+            real = reference_moments(*those)
+            decoded = reference_moments(*those, held_out.latents) if held_out.latents else real
+            self.references = {"fid": real, "fid_decoded": decoded}
         return self.none or few_samples(least, dim)
 
     def statistics(self) -> "Distances":
-        return Distances(self.reference)
+        return Distances(self.references)
 
 
 class Distances:
-    def __init__(self, reference: Moments | None) -> None:
-        self._moments, self._reference = StackedMoments(), reference
+    def __init__(self, references: Mapping[str, Moments]) -> None:
+        self._moments, self._references = StackedMoments(), references
 
     def update(self, made: Made) -> None:
         self._moments.update(made.features)
@@ -145,7 +160,11 @@ class Distances:
     def values(self) -> list[dict[str, float | None]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewSamples)  # said at the start
-            return [
-                {"fid": None if self._reference is None else frechet_distance(one, self._reference)}
-                for one in self._moments.each()
-            ]
+            return [self._distances(one) for one in self._moments.each()]
+
+    def _distances(self, one: Moments) -> dict[str, float | None]:
+        if not self._references:
+            return dict.fromkeys(FID.columns)
+        real, decoded = (self._references[name] for name in ("fid", "fid_decoded"))
+        fid = frechet_distance(one, real)
+        return {"fid": fid, "fid_decoded": fid if decoded is real else frechet_distance(one, decoded)}

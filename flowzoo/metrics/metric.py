@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
 from flowzoo.metrics.extractor import ClipExtractor
 
@@ -65,6 +66,7 @@ class HeldOut:
     identity: Mapping[str, Any]  # all that decides the extractor's features
     samples: int  # that will be compared with them
     cache: Path | None  # a folder where what is computed of these images may be kept
+    latents: Latents | None  # what samples are decoded by; None where it gives images back as they were
 
 
 @runtime_checkable

@@ -7,8 +7,11 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
+from flowzoo.autoencoders.latents import Latents
+from flowzoo.autoencoders.pca import BlockPCA
 from flowzoo.metrics.extractor import Extractor
-from flowzoo.metrics.fid import FewSamples, frechet_distance, reference_moments
+from flowzoo.metrics.fid import FID, FewSamples, frechet_distance, reference_moments
+from flowzoo.metrics.metric import HeldOut, Made
 from flowzoo.metrics.moments import Moments
 
 
@@ -166,5 +169,43 @@ def test_reference_is_read_once_and_its_key_holds_everything(
     reference_moments(other, numbers, 100, other.identity, tmp_path)
     assert numbers.read == 450
     assert not list(tmp_path.glob("*.part"))
+    pca = BlockPCA(3, factor=4, channels=4)
+    pca.fit([torch.from_numpy(numbers.images(range(50)))])
+    seen = [
+        reference_moments(other, numbers, 100, other.identity, tmp_path, Latents(pca, [0.0] * 4, [std] * 4))
+        for std in (1.0, 1.0, 2.0)
+    ]
+    assert numbers.read == 700  # 50 for the fit, 100 of each kind of latents
+    assert torch.equal(seen[0].outer, seen[1].outer)
     with pytest.raises(ValueError, match="1 to 200"):
         reference_moments(extractor, numbers, 201, extractor.identity, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*few for FID")
+def test_what_the_autoencoder_loses_is_told_apart(extractor: Extractor, numbers: Any) -> None:
+    """Held-out images, encoded and decoded, are perfect samples: only the autoencoder is between them and the real."""
+    images = torch.from_numpy(numbers.images(range(len(numbers))))
+    pca = BlockPCA(3, factor=4, channels=4)
+    pca.fit([images])
+    latents = Latents(pca, [0.0] * 4, [1.0] * 4)
+    decoded = latents.decode(latents.encode(images))
+
+    def scores(samples: Tensor, given: Latents | None) -> dict[str, float | None]:
+        fid = FID()
+        fid.begin(HeldOut(numbers, len(numbers), extractor, extractor.identity, len(samples), None, given))
+        statistics = fid.statistics()
+        features = extractor.images(samples)[None]
+        statistics.update(Made(samples[None], features, [""] * len(samples), features[0]))
+        (found,) = statistics.values()
+        return found
+
+    lost = scores(decoded, latents)
+    assert lost["fid_decoded"] == pytest.approx(0, abs=1e-6)
+    assert lost["fid"] is not None
+    assert lost["fid"] > 1e-3
+    real = scores(images, latents)
+    assert real["fid"] == pytest.approx(0, abs=1e-6)
+    assert real["fid_decoded"] == pytest.approx(lost["fid"])
+    exact = scores(images, None)
+    assert exact["fid_decoded"] == exact["fid"]
+    assert scores(images[: extractor.dim], latents) == {"fid": None, "fid_decoded": None}
