@@ -1,31 +1,27 @@
-"""Samples a trained run in every sampler setting of the protocol, scores it, and writes one row a setting."""
+"""From trained runs to rows of results: every setting of the protocol that has no row yet is sampled, scored, written.
 
-import math
-import sys
-from collections.abc import Callable, Sequence
+V runs of one backbone go together, V >= 1: all of them, raw and EMA, are sampled from the same noise and prompts.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 from torch import Tensor
 
-from flowzoo.autoencoders.pixels import Pixels
-from flowzoo.data.source import shuffled
-from flowzoo.encoders.text import Text, TextEncoders
-from flowzoo.job import Evaluation, Job, Setting
-from flowzoo.metrics.extractor import ClipExtractor
-from flowzoo.metrics.fid import FID
-from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric
-from flowzoo.metrics.protocol import protocol_hash
+from flowzoo.job import Evaluation, Job, Setting, Stack
+from flowzoo.judge import Judge, Sampler, Scores
 from flowzoo.runs.store import data_of
-from flowzoo.sampling.generate import Generator, batches, start_noise
-from flowzoo.training.checkpoint import step_of
+from flowzoo.training.checkpoint import BEST, read_row, step_of
 
 COLUMNS = 8  # of the sample grid
-AT_ONCE = 4096  # images whose features are computed at once
 
 
 @dataclass(frozen=True)
@@ -36,12 +32,6 @@ class Place:
     setting: Setting
 
 
-@cache
-def _say(words: str) -> None:
-    """Once a process, whatever the number of its runs."""
-    print(words, file=sys.stderr)
-
-
 def places_of(evaluation: Evaluation) -> list[Place]:
     """Every setting with every set of weights; the untrained network, a baseline, in the shortest setting alone."""
     settings = evaluation.settings
@@ -50,163 +40,6 @@ def places_of(evaluation: Evaluation) -> list[Place]:
         for weights in evaluation.weights
         for setting in ([min(settings)] if weights == "init" else settings)
     ]
-
-
-class Asked:
-    """Prompts that samples are made for, and the metrics that look at those."""
-
-    def __init__(self, prompts: Sequence[str], metrics: Sequence[Metric], text: TextEncoders, extractor: ClipExtractor):
-        self.prompts, self.metrics = prompts, metrics
-        self._text, self._extractor = text, extractor
-
-    @cached_property
-    def features(self) -> Tensor:
-        return self._extractor.text(self.prompts)
-
-    @cached_property
-    def encoded(self) -> Text:
-        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
-        unique = sorted(set(self.prompts))
-        at = {prompt: i for i, prompt in enumerate(unique)}
-        encode = self._text.encode
-        parts = [encode(unique[i : i + n]).to("cpu", torch.float16) for i, n in batches(len(unique), 500)]
-        whole = Text(
-            tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
-            tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
-        )
-        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
-
-
-class Judge:
-    """What is the same for all settings of all runs that are scored together: prompts, metrics, protocol."""
-
-    def __init__(self, job: Job) -> None:
-        """As any of the jobs says."""
-        evaluation, val, model = job.evaluation, job.val, job.model
-        self.evaluation, self.model, self.val, self.loop = evaluation, model, val, job.loop
-        self.device = job.loop.device
-        self.move()
-        self.extractor = evaluation.extractor.to(self.device)
-        self.count, self.n_reference = evaluation.samples, min(len(val), evaluation.reference)
-        # all that decides features: what the extractor says of itself, and the class and parameters that made it
-        self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
-        exact = isinstance(model.autoencoder.autoencoder, Pixels)
-        latents = None if exact else model.autoencoder
-        held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache, latents)
-        for metric in evaluation.metrics:
-            if isinstance(metric, Compared) and (told := metric.begin(held_out)):
-                _say(told)
-        seen = self.extractor.quality.get("data")
-        if seen and seen != val.name:
-            _say(
-                f"{self.extractor.identity['name']}, the network behind the scores, was trained on {seen} and has not "
-                f"seen images like {val.name}: its scores compare variants poorly (README, Your own images)"
-            )
-        self.prompts = [val.prompt(i) for i in shuffled(val, self.count)]
-        common = [metric for metric in evaluation.metrics if metric.prompts is None]
-        # the protocol's first: their samples are shown, and their paths measured
-        self.asked = [Asked(self.prompts, common, model.text, self.extractor)]
-        for metric in evaluation.metrics:
-            if metric.prompts is not None:
-                self.asked.append(Asked(metric.prompts, [metric], model.text, self.extractor))
-        self.protocol = protocol_hash(
-            extractor=self.identity,
-            autoencoder=evaluation.made_by.get("autoencoder", {}),
-            metrics=[metric.identity for metric in evaluation.metrics],
-            n_samples=self.count,
-            reference=val.fingerprint,
-            n_reference=self.n_reference,
-            prompts=self.prompts,
-            seed=evaluation.seed,
-        )
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Of all metrics, with the direction that is better."""
-        return {column: way for metric in self.evaluation.metrics for column, way in metric.columns.items()}
-
-    @property
-    def total(self) -> int:
-        """Samples of a setting."""
-        return sum(len(asked.prompts) for asked in self.asked)
-
-    def move(self) -> None:
-        """Brings what training may have left elsewhere to the device."""
-        self.model.autoencoder.to(self.device)
-        self.model.text.to(self.device)
-
-    def about(self) -> dict[str, Any]:
-        """What extractor.json says."""
-        no_fid = [metric.none for metric in self.evaluation.metrics if isinstance(metric, FID)]
-        return {
-            "identity": self.identity,
-            "quality": self.extractor.quality,
-            "metrics": self.columns,
-            "metric_quality": {
-                metric.identity["name"]: metric.quality for metric in self.evaluation.metrics if metric.quality
-            },
-            "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
-            "no_fid": "".join(no_fid),
-            "n_samples": self.count,
-            "protocol": self.protocol,
-        }
-
-    def score(
-        self, generator: Generator, setting: Setting, size: int, progress: Callable[[int], object]
-    ) -> list["Scores"]:
-        """Of each of the generator's M members: all samples of one setting, `size` of each member at once.
-
-        The images are never kept: metrics see them batch by batch.
-        """
-        first, *others = [self._score(asked, generator, setting, size, progress) for asked in self.asked]
-        for other in others:
-            for one, more in zip(first, other, strict=True):
-                one.numbers.update(more.numbers)
-        return first
-
-    def _score(
-        self, asked: Asked, generator: Generator, setting: Setting, size: int, progress: Callable[[int], object]
-    ) -> list["Scores"]:
-        evaluation, autoencoder, shape = self.evaluation, self.model.autoencoder, self.model.latent_shape
-        statistics = [metric.statistics() for metric in asked.metrics]
-        lengths: list[Tensor] = []
-        shown: list[Tensor] = []
-        for first, n in batches(len(asked.prompts), size):
-            noise = start_noise(evaluation.seed, first, n, shape)
-            prompt = asked.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
-            generated = generator(noise, prompt, self.model.text.null(n), setting.steps, setting.guidance)
-            lead = generated.path_length.reshape(-1, n).shape  # [M, n]
-            latents = generated.latents.reshape(-1, *shape)
-            images = autoencoder.decode(latents)
-            parts = [self.extractor.images(images[i : i + k]) for i, k in batches(len(images), AT_ONCE)]
-            # uint8 would turn an overflow into a black image and score it
-            finite = latents.isfinite().flatten(1).all(1)
-            features = torch.cat(parts).masked_fill(~finite[:, None], math.nan).reshape(*lead, -1)
-            images = images.reshape(*lead, *images.shape[1:])
-            some = slice(first, first + n)
-            made = Made(images, features, asked.prompts[some], asked.features[some])
-            for one in statistics:
-                one.update(made)
-            lengths.append(generated.path_length.reshape(lead).double())
-            if first < evaluation.grid:
-                shown.append(images[:, : evaluation.grid - first].cpu())
-            progress(lead.numel())
-        nfe, length = generated.nfe.reshape(-1), torch.cat(lengths, 1).mean(1)
-        numbers: list[dict[str, float | None]] = [{} for _ in length]
-        for one in statistics:
-            for own, values in zip(numbers, one.values(), strict=True):
-                own.update(values)
-        return [
-            Scores(int(nfe[i]), numbers[i], float(length[i]), images) for i, images in enumerate(torch.cat(shown, 1))
-        ]
-
-
-@dataclass(frozen=True)
-class Scores:
-    nfe: int
-    numbers: dict[str, float | None]  # by metric; None where it cannot be said
-    path_length: float
-    images: Tensor  # the first few, uint8 [n, C, H, W]
 
 
 class Scoring:
@@ -298,3 +131,105 @@ def save_grid(path: Path, images: Tensor, columns: int = COLUMNS, gap: int = 2) 
     part = path.with_name(path.name + ".part")
     Image.fromarray(canvas.numpy()).save(part, format="PNG")
     part.replace(path)
+
+
+def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progress: Progress) -> None:
+    """Writes every missing row of the runs' checkpoints of this name; of each the same as if it were scored alone.
+
+    `scorings` are keyed by the runs' places in the stack. Raises as `read_row`.
+    """
+    todo = {i: scoring.missing(scoring.run.path / "checkpoints" / checkpoint) for i, scoring in scorings.items()}
+    pairs = list(dict.fromkeys((i, place.weights) for i, places in todo.items() for place in places))
+    for scoring in scorings.values():
+        scoring.as_trained &= checkpoint == BEST
+    if not pairs:
+        for scoring in scorings.values():
+            progress.console.print(f"{scoring.run.path}: every setting has its row", highlight=False, soft_wrap=True)
+        return
+    read = [_row(scorings[i], stack, checkpoint, weights) for i, weights in pairs]
+    steps = {pair: step for pair, (_, step) in zip(pairs, read, strict=True)}
+    judge = scorings[pairs[0][0]].judge
+    judge.move()
+    sampler = Sampler(judge, stack, torch.stack([row for row, _ in read]), [i for i, _ in pairs])
+    del read
+    by_setting: dict[Any, list[tuple[int, Place]]] = {}  # as many as pays at once, of one setting
+    for i, places in todo.items():
+        for place in places:
+            apart = (i, place.weights) if sampler.at_once == 1 else ()
+            by_setting.setdefault((place.setting, apart), []).append((i, place))
+    runs = list(scorings.values())
+    title = runs[0].run.path.name if len(runs) == 1 else f"{len(runs)} runs"
+    task = progress.add_task(f"sampling {title}", total=judge.total * sum(map(len, by_setting.values())))
+    written: list[dict[str, Any]] = []
+    for (setting, _), some in by_setting.items():
+        members = [pairs.index((i, place.weights)) for i, place in some]
+        start = time.perf_counter()
+        scores = sampler.score(members, setting, lambda n: progress.advance(task, n))
+        seconds = (time.perf_counter() - start) / len(some)
+        for (i, place), one in zip(some, scores, strict=True):
+            written.append(scorings[i].write(place, steps[i, place.weights], one, seconds))
+        if len(runs) > 1:
+            _say_span(progress.console, written[-len(some) :], list(judge.columns))
+    if len(runs) == 1:
+        _say_table(progress.console, title, written, list(judge.columns))
+
+
+def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple[Tensor, int]:
+    """A run's weights [P] and their step; `init` is the network as training found it."""
+    network = stack.network
+    if weights == "init":
+        row, step = network.row(scoring.job.model.backbone.state_dict()), 0
+    else:
+        row, step = read_row(scoring.run.path / "checkpoints" / checkpoint, network, weights)
+    return row.to(torch.promote_types(network.flat.dtype, torch.float32)), step
+
+
+def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    told = []
+    for name in columns:
+        if values := [row[name] for row in rows if row[name] is not None]:
+            told.append(f"{name} {_shown(min(values))} to {_shown(max(values))}")
+    seconds = sum(row["seconds"] for row in rows) / len(rows)
+    setting = f"{rows[0]['steps']} steps, guidance {rows[0]['guidance']:g}"
+    console.print(f"{len(rows)} sets of weights, {setting}: {', '.join(told)}, {seconds:.2f} s each", highlight=False)
+
+
+def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """A line a setting; where that is too wide a line a metric, with as many settings beside one another as fit."""
+    heads = ("weights", "steps", "guidance", *columns, "seconds")
+    lines = []
+    for row in rows:
+        numbers = [_shown(row[name]) for name in columns]
+        lines.append([row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers, f"{row['seconds']:.1f}"])
+    table = Table(*heads, title=title)
+    for line in lines:
+        table.add_row(*line)
+    if console.measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    edge, cell = (max(map(len, some)) + 3 for some in (heads, [x for line in lines for x in line]))
+    at_once = max(1, (console.width - edge - 1) // cell)
+    for first in range(0, len(lines), at_once):
+        some = lines[first : first + at_once]
+        table = Table(heads[0], *(line[0] for line in some), title=title)
+        for i, head in enumerate(heads[1:], 1):
+            table.add_row(head, *(line[i] for line in some), end_section=i == 2)
+        console.print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}" if abs(value) >= 2 else f"{value:.4f}"
+
+
+def scoring_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

@@ -198,7 +198,7 @@ def _missing_rows(folder: RunFolder) -> Iterator[Problem]:
         wanted = {
             (weights, *setting)
             for weights in evaluation["weights"]
-            for setting in ([min(settings)] if weights == "init" else settings)  # as flowzoo.scoring.settings_of
+            for setting in ([min(settings)] if weights == "init" else settings)  # as flowzoo.scoring.places_of
         }
         have = {(row["weights"], int(row["steps"]), float(row["guidance"])) for row in folder.rows}
     except (LookupError, TypeError, ValueError):

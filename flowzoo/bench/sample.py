@@ -1,7 +1,7 @@
 """Scoring of V variants together, raw and EMA, beside one variant after another.
 
 Untrained weights, which cost the same: sampling, decoding, features, their moments, FID, CLIP score and the rows
-written to the run folders, by flowzoo.scoring_loop; the peer `solo` is one of them by itself. A network pass is
+written to the run folders, by flowzoo.scoring; the peer `solo` is one of them by itself. A network pass is
 one image through the network once; guidance other than 0 and 1 takes two a step. Settings of one step come first, for
 warming up.
 """

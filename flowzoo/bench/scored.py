@@ -11,8 +11,8 @@ from rich.progress import Progress
 
 from flowzoo.build import jobs_of
 from flowzoo.job import Job, Setting, Stack
-from flowzoo.scoring import Judge, Place, Scoring
-from flowzoo.scoring_loop import score
+from flowzoo.judge import Judge
+from flowzoo.scoring import Place, Scoring, score
 from flowzoo.training.checkpoint import BEST, save_weights, weights_of
 
 

@@ -10,10 +10,9 @@ import torch
 from rich.console import Console
 
 from flowzoo.job import Evaluation, Setting, Stack
+from flowzoo.judge import Judge, Sampler
 from flowzoo.metrics.fid import FID
 from flowzoo.runs.store import RunError
-from flowzoo.scoring import Judge
-from flowzoo.scoring_loop import Sampler
 from flowzoo.training.checkpoint import LAST, read_row
 from flowzoo.training.rungs import Rungs, decide, record, verdict
 

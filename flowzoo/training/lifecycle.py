@@ -14,11 +14,11 @@ from flowzoo.autoencoders.kept import save as save_kept
 from flowzoo.data.overview import tell
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Job, Stack
+from flowzoo.judge import Judge
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of
-from flowzoo.scoring import Judge, Scoring
-from flowzoo.scoring_loop import score, scoring_bar
+from flowzoo.scoring import Scoring, score, scoring_bar
 from flowzoo.training.checkpoint import BEST
 from flowzoo.training.fit import fit, set_preempted, step_of
 from flowzoo.training.halving import Halving

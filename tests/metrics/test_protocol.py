@@ -4,10 +4,10 @@ from typing import Any
 
 from flowzoo.build import jobs_of
 from flowzoo.content import SHIPPED
+from flowzoo.judge import Judge
 from flowzoo.metrics.extractor import Extractor
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.runs.config import compose_jobs, config_loader
-from flowzoo.scoring import Judge
 
 BASE: dict[str, Any] = {
     "extractor": {"name": "a", "weights_sha256": "0", "resize": "bicubic", "dtype": "float32", "dim": 64},

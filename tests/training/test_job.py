@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from flowzoo import scoring
+from flowzoo import judge
 from flowzoo.build import trained_job
 from flowzoo.metrics import fid
 from flowzoo.runs.identity import run_folder
@@ -236,7 +236,7 @@ def test_another_solver_leaves_the_picture_that_reports_compare(undisturbed: Dic
 
 
 def test_few_samples_are_said_once(undisturbed: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    scoring._say.cache_clear()
+    judge._say.cache_clear()
     for _ in range(2):
         score_trained(trained_job(undisturbed, run_folder(undisturbed)), "best")
     assert capsys.readouterr().err.count("few for FID") == 1
@@ -260,7 +260,7 @@ def test_samples_that_are_not_finite_get_no_score(undisturbed: DictConfig, monke
 
 def test_too_few_samples_for_fid_are_said_before_training(tiny: Compose, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = tiny(*STEPS, "evaluation.samples=10")
-    scoring._say.cache_clear()
+    judge._say.cache_clear()
     run_group([cfg])
     assert "evaluation.samples=10 against 70 held-out images" in " ".join(capsys.readouterr().err.split())
     rows = Run.open(run_folder(cfg)).rows()
