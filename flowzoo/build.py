@@ -1,6 +1,6 @@
 """The door: from a checked config to typed parts. Nothing that is imported below takes a config.
 
-jobs_of(cfgs)      jobs, to be trained and scored together (flowzoo/training/lifecycle.py)
+jobs_left(cfgs)    jobs, to be trained and scored together (flowzoo/training/lifecycle.py), less those that are over
 trained_job(cfg)   the job of a run that was trained, to be scored
 load(folder)       a trained run's model, with its weights
 """
@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from torch import nn
 
 from flowzoo.autoencoders.autoencoder import Autoencoder
@@ -40,6 +41,16 @@ from flowzoo.runs.store import Run, data_of, latents_known, resolved
 from flowzoo.sizes import pair
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
+from flowzoo.training.surroundings import check_here
+
+
+def jobs_left(cfgs: Sequence[DictConfig]) -> list[Job]:
+    """The jobs of those runs that are not over; where that is one alone, it is told. Raises Unfit, and as `jobs_of`."""
+    check_here(loop_of(cfgs[0]))
+    left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_over(cfg.get("halving") is not None)]
+    if len(cfgs) == 1 and not left:
+        Console().print(Run(run_folder(cfgs[0])).told_over, highlight=False, soft_wrap=True, markup=False)
+    return jobs_of(left) if left else []
 
 
 def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -> list[Job]:
@@ -270,9 +281,24 @@ def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
     return train, val
 
 
+_ahead: dict[str, tuple[Source, Source]] = {}  # by the config of the data: what is open and waits for a job
+
+
+def open_ahead(cfgs: Sequence[DictConfig]) -> None:
+    """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused."""
+    left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
+    for cfg in {(_told(cfg), str(cfg.autoencoder), str(cfg.backbone)): cfg for cfg in left}.values():
+        _ahead[_told(cfg)] = sources_of(cfg)
+
+
+def _told(cfg: DictConfig) -> str:
+    return OmegaConf.to_yaml(cfg.data, resolve=True)
+
+
 def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
     """Both splits of a run that has not begun, and whether they fit its other parts. Raises Refused."""
-    train, val = opened(cfg)
+    told = _told(cfg)
+    train, val = _ahead.pop(told) if told in _ahead else opened(cfg)
     for key in ("mean", "std"):
         if cfg.data[key] is not None and len(cfg.data[key]) != train.channels:
             raise Refused(

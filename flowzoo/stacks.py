@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import jobs_of, loop_of, other_data, source_of
+from flowzoo.build import jobs_left, jobs_of, loop_of, other_data, source_of
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
 from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
@@ -24,20 +24,9 @@ from flowzoo.runs.store import (
     latents_known,
     record_failure,
 )
-from flowzoo.training.lifecycle import is_over, say_over, train_and_score
+from flowzoo.training.lifecycle import train_and_score
 from flowzoo.training.memory import limit_of
 from flowzoo.training.surroundings import check_here
-
-
-def run_group(cfgs: Sequence[DictConfig]) -> None:
-    """Trains and scores runs of one kind in one program; one alone, too. Raises as `jobs_of` and `train_and_score`."""
-    check_here(loop_of(cfgs[0]))
-    left = [cfg for cfg in cfgs if not is_over(Run(run_folder(cfg)), cfg.get("halving") is not None)]
-    if not left:
-        if len(cfgs) == 1:
-            say_over(Console(), Run(run_folder(cfgs[0])))
-        return
-    train_and_score(stoppable(jobs_of)(left))
 
 
 def run_stacks(cfgs: Sequence[DictConfig]) -> int:
@@ -106,7 +95,7 @@ def _run_kind(group: Sequence[DictConfig], size: int | None) -> int:
     for stack in cut(group, sizes):
         check()
         try:
-            run_group(stack)
+            train_and_score(stoppable(jobs_left)(stack))
         except Exception as error:
             _failed(stack, error)
             code = 1

@@ -5,14 +5,15 @@ from importlib import import_module
 
 from omegaconf import DictConfig
 
-from flowzoo.runs.config import launch
+from flowzoo.runs.launch import launch
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import stoppable
 
 
-def run(cfg: DictConfig) -> None:
-    """One run from its config to its rows of results; the same call goes on where an earlier one stopped."""
-    stoppable(import_module)("flowzoo.stacks").run_group([cfg])  # torch takes seconds
+def run(*cfgs: DictConfig) -> None:
+    """Runs of one kind, or one alone, from configs to rows; the same call goes on where an earlier one stopped."""
+    build, lifecycle = map(stoppable(import_module), ("flowzoo.build", "flowzoo.training.lifecycle"))  # torch: seconds
+    lifecycle.train_and_score(stoppable(build.jobs_left)(cfgs))
 
 
 def run_together(cfgs: Sequence[DictConfig]) -> int:
@@ -22,14 +23,8 @@ def run_together(cfgs: Sequence[DictConfig]) -> int:
 
 
 def ready(cfgs: Sequence[DictConfig]) -> None:
-    """Opens the data of every job that is not finished. Raises RunError."""
-    from flowzoo.build import sources_of
-    from flowzoo.runs.identity import run_folder
-    from flowzoo.runs.store import Run
-
-    begun = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
-    for cfg in {(str(cfg.data), str(cfg.autoencoder), str(cfg.backbone)): cfg for cfg in begun}.values():
-        sources_of(cfg)
+    """Opens the data of all runs before the first begins. Raises RunError."""
+    import_module("flowzoo.build").open_ahead(cfgs)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sweeps {args.command}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        from flowzoo.runs.config import UserErrors, one_line
+        from flowzoo.runs.refusal import UserErrors, one_line
 
         if not isinstance(error, UserErrors):
             raise

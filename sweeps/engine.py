@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from flowzoo.runs.config import one_line
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.refusal import one_line
 from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import FINISHED, Run, RunBusy, RunError, attempt
 

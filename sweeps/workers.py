@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, say
-from flowzoo.runs.config import UserErrors, one_line
 from flowzoo.runs.lock import LOCK, Held
+from flowzoo.runs.refusal import UserErrors, one_line
 from flowzoo.runs.store import FINISHED, Run, RunError
 from flowzoo.train import run
 from sweeps.engine import End, Outcome, conclude, run_one

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 from flowzoo import train
 from flowzoo.build import sources_of
 from flowzoo.data.source import measure
-from flowzoo.runs.config import compose_jobs, config_loader, launch
+from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.launch import launch
 
 
 class Tiles:
@@ -87,6 +89,22 @@ def test_a_source_of_ones_own_says_its_size_and_is_scored_without_fid(
     assert float(cells["clip"])
     assert list(folder.glob("samples/grid.png"))
     assert "8 images in 64 dimensions" in (folder / "extractor.json").read_text()
+
+
+@pytest.mark.parametrize("words", [[], ["seed=0,1", "-m"]], ids=["one", "two"])
+def test_what_a_command_opens_before_it_begins_is_for_its_first_run(
+    own: Path, typed: Callable[..., int], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    opened: list[str] = []
+    real = Tiles.__init__
+
+    def count(self: Tiles, split: str, **settings: Any) -> None:
+        opened.append(split)
+        real(self, split, **settings)
+
+    monkeypatch.setattr(Tiles, "__init__", count)
+    assert typed(f"--config-dir={own}", "data=tiles", *TINY, *words) == 0
+    assert opened == ["train", "val"] * max(1, len(words))
 
 
 BAD = [

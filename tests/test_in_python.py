@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowzoo import train
 from flowzoo.build import load
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
-from flowzoo.stacks import run_group
 from flowzoo.training.checkpoint import read_weights
 from flowzoo.training.loop import Loop
 from flowzoo.training.optimizer import Optimizer
@@ -43,7 +43,7 @@ def test_a_trained_run_is_loaded_with_its_weights(tmp_path: Path) -> None:
     ]
     with config_loader() as loader:
         (cfg,) = compose_jobs(loader, "train", [*words, "path=edm", f"runs={tmp_path}"], multirun=False)
-    run_group([cfg])
+    train.run(cfg)
     model = load(run_folder(cfg))
     assert model.formulation.name == "edm(-1.20,1.20)"
     state, step = read_weights(run_folder(cfg) / "checkpoints" / "best.ckpt", "ema")

@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from flowzoo.formulation.schedule import Cosine
-from flowzoo.runs.config import launch
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Run
 from flowzoo.train import run
 

@@ -23,7 +23,7 @@ import analysis.report
 from flowzoo.content import SHIPPED
 from flowzoo.formulation import part
 from flowzoo.formulation.timestep import TimestepSampler
-from flowzoo.runs.config import check_jobs, config_loader, jobs_of
+from flowzoo.runs.config import check_jobs, config_loader, configs_of
 from flowzoo.runs.hydras import arguments
 from sweeps.definition import load
 from sweeps.plan import plan_of
@@ -142,7 +142,7 @@ def accept(module: str, argv: list[str]) -> None:
     elif module == "flowzoo.train":
         args = arguments(argv)
         if not args.cfg:
-            check_jobs(jobs_of(args, "train"))
+            check_jobs(configs_of(args, "train"))
     elif module in ("flowzoo.train_clip", "flowzoo.train_autoencoder", "flowzoo.reconstruct"):
         with config_loader() as loader:
             loader.load_configuration(module.removeprefix("flowzoo."), argv, RunMode.RUN)

@@ -10,8 +10,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flowzoo.formulation import names
-from flowzoo.runs.config import config_loader, launch
+from flowzoo.runs.config import config_loader
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Interrupted, Run
 
 ROOT = Path(__file__).parents[1]

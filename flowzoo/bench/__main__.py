@@ -6,8 +6,8 @@ from contextlib import redirect_stdout
 
 from flowzoo.bench import fid, sample, stacked, startup, step
 from flowzoo.bench.report import Report
-from flowzoo.runs.config import UserErrors, refuse
 from flowzoo.runs.output import command
+from flowzoo.runs.refusal import UserErrors, refuse
 from flowzoo.runs.signals import handled_by
 
 COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "fid": fid, "startup": startup}

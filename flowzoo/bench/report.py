@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TextIO
 
-from flowzoo.runs.config import one_line
+from flowzoo.runs.refusal import one_line
 from flowzoo.runs.store import code_version
 
 LEFT_OUT = ("command",)

@@ -45,8 +45,8 @@ class Template:
         return None
 
 
-class Job:
-    """One job of a multirun, its config in canonical form."""
+class Composed:
+    """The config of one job, in canonical form."""
 
     def __init__(self, template: Template, values: Mapping[str, Any]) -> None:
         self.template, self.values = template, values
@@ -67,13 +67,13 @@ class Job:
         return canonical_values(_filled(self.template.resolved, self.values))
 
 
-def compose_one(loader: ConfigLoader, config_name: str, words: Sequence[str]) -> Job:
-    return Job(Template(loader.load_configuration(config_name, list(words), RunMode.RUN)), {})
+def compose_one(loader: ConfigLoader, config_name: str, words: Sequence[str]) -> Composed:
+    return Composed(Template(loader.load_configuration(config_name, list(words), RunMode.RUN)), {})
 
 
 def compose_batch(
     loader: ConfigLoader, config_name: str, always: Sequence[str], batch: Sequence[Sequence[str]]
-) -> list[Job]:
+) -> list[Composed]:
     """A job for each list of words in `batch`; `always` are words of them all. Raises Hydra's errors."""
     try:
         jobs = _expanded(loader, config_name, always, batch)
@@ -84,7 +84,7 @@ def compose_batch(
 
 def _expanded(
     loader: ConfigLoader, config_name: str, always: Sequence[str], batch: Sequence[Sequence[str]]
-) -> list[Job] | None:
+) -> list[Composed] | None:
     repository = repository_of(loader)
     axes = [_Axis(repository, position, words) for position, words in enumerate(zip(*batch, strict=True))]
     templates: dict[tuple[str, ...], Template] = {}
@@ -94,7 +94,7 @@ def _expanded(
         key = tuple(word for word, _ in chosen)
         if key not in templates:
             templates[key] = Template(loader.load_configuration(config_name, [*always, *key], RunMode.RUN))
-        jobs.append(Job(templates[key], {name: value for _, values in chosen for name, value in values.items()}))
+        jobs.append(Composed(templates[key], {name: value for _, values in chosen for name, value in values.items()}))
     loaded = [result for result in repository.known.values() if result is not None]
     if any("${" in repr(default) for result in loaded for default in result.defaults_list or ()):
         return None  # the name of one option then chooses another

@@ -8,13 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from flowzoo.paths import conf, user_path
-from flowzoo.runs.config import UserErrors, config_loader, refuse
-from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
+from flowzoo.paths import user_path
+from flowzoo.runs.config import config_loader
+from flowzoo.runs.launch import arguments_of_one
+from flowzoo.runs.refusal import UserErrors, refuse
 from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import Diverged
 
@@ -26,13 +26,8 @@ def launch_single(command: str, run: Callable[[DictConfig], object], rate: str =
     Exits with 0, with 2 for a command that is refused, 1 where training fails, 130 where it is interrupted.
     """
     called = f"flowzoo.{command}"
-    args = arguments()
-    if is_question(args):
-        hydra.main(config_path=str(conf()), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
-        sys.exit(0)
+    args = arguments_of_one(command)
     try:
-        if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
-            raise ValueError("allowed are key=value, --config-dir, --cfg job and --help")
         cfg = composed(command, args.overrides, args.config_dir, fallback)
         if args.cfg:
             print(OmegaConf.to_yaml(cfg), end="")
@@ -44,7 +39,7 @@ def launch_single(command: str, run: Callable[[DictConfig], object], rate: str =
     except UserErrors as error:
         refuse(called, error)
     except KeyboardInterrupt as error:
-        print(f"{called}: {error or 'stopped'}; the same command goes on from here", file=sys.stderr)
+        print(f"{called}: {str(error) or 'stopped'}; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

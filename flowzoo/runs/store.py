@@ -135,6 +135,16 @@ class Run:
             return self.state in FINISHED
         return False
 
+    def is_over(self, halved: bool) -> bool:
+        """Whether nothing is left to train or to score. A run that was stopped at a rung goes on without halving."""
+        return self.state in FINISHED or (self.state == "stopped" and halved)
+
+    @property
+    def told_over(self) -> str:
+        """What is said where that is so."""
+        instead = " (flowzoo.evaluate scores it with other solvers and settings)" if self.state == "done" else ""
+        return f"{self.path} is {self.state} already; nothing to do{instead}"
+
     def set_status(self, state: str, **fields: Any) -> None:
         """Replaces status.json, keeping what earlier calls wrote. Each process that starts it is one attempt.
 

@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
-import hydra
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -14,11 +13,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowzoo.paths import conf, user_path
+from flowzoo.paths import user_path
 from flowzoo.runs.check import OPTION_LIMITS, check_limits, check_stored
-from flowzoo.runs.config import UserErrors, config_loader, one_line, refuse
-from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
+from flowzoo.runs.config import config_loader
+from flowzoo.runs.launch import arguments_of_one
 from flowzoo.runs.parse import single
+from flowzoo.runs.refusal import UserErrors, one_line, refuse
 from flowzoo.runs.store import Run, RunError, explained
 
 # Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.
@@ -51,14 +51,8 @@ def launch_trained(command: str, check: Callable[[Trained], None], task: Callabl
     Exits with 0, with 2 for a command that is refused, 1 where the task raises RunError, 130 where it is interrupted.
     """
     program = f"flowzoo.{command}"
-    args = arguments()
-    if is_question(args):
-        sys.argv = [word for word in sys.argv if word.split("=", 1)[0] not in AS_TYPED]
-        hydra.main(config_path=str(conf()), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
-        sys.exit(0)
+    args = arguments_of_one(command, "run=DIR, ", AS_TYPED)
     try:
-        if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
-            raise ValueError("allowed are run=DIR, key=value, --config-dir, --cfg job and --help")
         trained = load_run(command, args.overrides, args.config_dir)
         check(trained)
     except UserErrors as error:

@@ -15,7 +15,7 @@ from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.formulation import Coefficients
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.metrics.validation import ValidationBatch, validation_loss
-from flowzoo.tasks import draws
+from flowzoo.randomness import generator, uniform
 from flowzoo.tasks.task import Network
 
 BLOCK = 32  # steps whose records are computed at once
@@ -79,8 +79,8 @@ class FormulationTask:
             every = len(x0) * self.world
             share = slice(self.rank * len(x0), (self.rank + 1) * len(x0))  # of the draws for the whole batch
             x0s.append(x0)
-            noises.append(draws.noise(seed, step, x0, every)[share])
-            texts.append(self.text.drop(one.text, draws.kept(seed, step, self.text, every, self.device)[share]))
+            noises.append(draw_noise(seed, step, x0, every)[share])
+            texts.append(self.text.drop(one.text, draw_kept(seed, step, self.text, every, self.device)[share]))
         x0, noise = self._per_variant(x0s), self._per_variant(noises)
         return x0, noise, self._text(texts), *self._at(step, x0.shape[1], x0.dtype)
 
@@ -101,7 +101,7 @@ class FormulationTask:
         n = share * self.world
         first = step - step % BLOCK
         if self._records is None or first != self._first:
-            each = [[draws.times(s, i, n, self.device) for i in range(first, first + BLOCK)] for s in self.seeds]
+            each = [[draw_u(s, i, n, self.device) for i in range(first, first + BLOCK)] for s in self.seeds]
             u = torch.stack([torch.cat(steps) for steps in each])  # [seeds, BLOCK * B]
             u = u[0] if len(u) == 1 else u.index_select(0, self._seed_of)
             self._first, self._records = first, self.formulation.coefficients(u).to(dtype)
@@ -138,3 +138,24 @@ def formulation_losses(
     each = c.expand_to(x0)
     out = network.call(weights, each.c_in * each.z(x0, eps), c.label.float(), text)
     return (each.weight * (out.to(x0.dtype) - each.target(x0, eps)).square()).flatten(1).mean(1)
+
+
+# The random numbers of a step: functions of (seed, step, purpose).
+
+
+def draw_u(seed: int, step: int, n: int, device: torch.device) -> Tensor:
+    """u [n], float64, from which formulations draw t."""
+    return uniform((n,), generator(seed, step, "u", device))
+
+
+def draw_noise(seed: int, step: int, like: Tensor, n: int) -> Tensor:
+    """eps [n, *like.shape[1:]], standard normal."""
+    shape = (n, *like.shape[1:])
+    return torch.randn(shape, generator=generator(seed, step, "eps", like.device), device=like.device, dtype=like.dtype)
+
+
+def draw_kept(seed: int, step: int, text: TextEncoders, n: int, device: torch.device) -> Tensor:
+    """Which encoders are not dropped, bool [n, encoders] (paper, B.3)."""
+    # The default type is float64 within a run in that precision: it would draw other numbers.
+    shape, gen = (n, len(text.names)), generator(seed, step, "text", device)
+    return torch.rand(shape, generator=gen, device=device, dtype=torch.float32) >= text.p_drop

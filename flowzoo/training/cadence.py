@@ -12,7 +12,7 @@ from flowzoo.runs import signals
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Run
 from flowzoo.training.checkpoint import BEST, LAST, save_weights, weights_of
-from flowzoo.training.module import TrainingModule
+from flowzoo.training.program import Program
 from flowzoo.training.progress import TrainingProgress
 
 
@@ -27,6 +27,7 @@ class Cadence(Callback):
     def __init__(
         self,
         runs: Sequence[Run],
+        program: Program,
         notice: Notice,
         batch_size: int,
         log_every: int,
@@ -34,7 +35,7 @@ class Cadence(Callback):
         checkpoint_every: int,
         until: int | None = None,
     ) -> None:
-        self.runs, self.notice = runs, notice
+        self.runs, self.program, self.notice = runs, program, notice
         self.batch_size, self.until = batch_size, until
         self.log_every, self.val_every, self.checkpoint_every = log_every, val_every, checkpoint_every
         self.diverged_at: list[int | None] = [None] * len(runs)
@@ -50,31 +51,29 @@ class Cadence(Callback):
         return [i for i, at in enumerate(self.diverged_at) if at is None]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, TrainingModule)
         if trainer.is_global_zero:
             for run in self.runs:
                 run.truncate_metrics(trainer.global_step)
         signals.install()  # again: Lightning has just put its own SIGTERM handler before ours
         title = self.runs[0].path.name if len(self.runs) == 1 else f"{len(self.runs)} variants"
-        self.progress = TrainingProgress(title, module.program.steps, trainer.global_step)
-        self._since = (time.perf_counter(), trainer.global_step, module.program.task.waited)
+        self.progress = TrainingProgress(title, self.program.steps, trainer.global_step)
+        self._since = (time.perf_counter(), trainer.global_step, self.program.task.waited)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, TrainingModule)
         step = trainer.global_step
-        end = step == module.program.steps
+        end = step == self.program.steps
         due = lambda every: end or step % every == 0  # noqa: E731
         self.progress.advance(step)
         stop = self.notice.given(trainer)
         pause = stop or step == self.until
         validating, saving = due(self.val_every), due(self.checkpoint_every) or pause
         if due(self.log_every) or validating or saving:
-            self._look_for_divergence(module)
+            self._look_for_divergence()
         if self.alive:
             if due(self.log_every):
-                self._record(trainer, module, step)
+                self._record(trainer, step)
             if validating:
-                self._validate(trainer, module, step)
+                self._validate(trainer, step)
         if not self.alive:
             trainer.should_stop = self._over = True
             return
@@ -84,9 +83,8 @@ class Cadence(Callback):
             self.interrupted, trainer.should_stop, self._over = stop, True, True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, TrainingModule)
-        if trainer.global_step < module.program.steps and not self._over:  # a callback had it stop
-            self._look_for_divergence(module)
+        if trainer.global_step < self.program.steps and not self._over:  # a callback had it stop
+            self._look_for_divergence()
             if self.alive:
                 self._save(trainer)
                 self.interrupted = True
@@ -101,20 +99,20 @@ class Cadence(Callback):
         if hasattr(self, "progress"):
             self.progress.close()
 
-    def _look_for_divergence(self, module: TrainingModule) -> None:
-        for i, at in enumerate(module.program.diverged_at.tolist()):
+    def _look_for_divergence(self) -> None:
+        for i, at in enumerate(self.program.diverged_at.tolist()):
             if at and self.diverged_at[i] is None:
                 self.diverged_at[i] = at
                 if len(self.runs) > 1:
                     self.progress.say(f"{self.runs[i].path.name}  diverged at step {at}")
 
-    def _record(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
-        now, waited = time.perf_counter(), module.program.task.waited
+    def _record(self, trainer: Trainer, step: int) -> None:
+        now, waited = time.perf_counter(), self.program.task.waited
         then, step_then, waited_then = self._since
         self._since = (now, step, waited)
         images_per_s = (step - step_then) * self.batch_size / (now - then)
         wait = (waited - waited_then) / (now - then)
-        means, rates = module.program.take_means(), module.program.learning_rates(step)
+        means, rates = self.program.take_means(), self.program.learning_rates(step)
         for i in self.alive:
             loss, norm = means[i]
             numbers = {"train_loss": loss, "grad_norm": norm, "lr": rates[i]}
@@ -122,8 +120,8 @@ class Cadence(Callback):
         steps_per_s = len(self.alive) * (step - step_then) / (now - then)
         self.progress.update(step, [means[i][0] for i in self.alive], images_per_s, steps_per_s, wait)
 
-    def _validate(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
-        program = module.program
+    def _validate(self, trainer: Trainer, step: int) -> None:
+        program = self.program
         by_t = {weights: losses.tolist() for weights, losses in program.validate().items()}
         by_t = trainer.strategy.broadcast(by_t)  # all must agree on what is best
         shown, better = [], []
@@ -142,7 +140,7 @@ class Cadence(Callback):
             for i in better if trainer.is_global_zero else []:
                 best = self.runs[i].path / "checkpoints" / BEST
                 save_weights(best, weights_of(program.network, state, i), step, program.best[i])
-        self._look_for_divergence(module)
+        self._look_for_divergence()
         if shown:
             self.progress.validated(step, [(x["val_loss_ema"], x["val_loss_raw"]) for x in shown])
 

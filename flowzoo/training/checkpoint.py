@@ -7,6 +7,7 @@ would write alone.
 
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.runs.files import RunError, write_atomically
+from flowzoo.runs.store import Run
 from flowzoo.training.ema import average
 
 PREFIX = "backbone."
@@ -122,6 +124,22 @@ def load(path: Path, mmap: bool = False) -> dict[str, Any]:
 def step_of(path: Path) -> int:
     """Raises as `load`."""
     return load(path, mmap=True)["global_step"]
+
+
+def last_step(run: Run) -> int:
+    """The step of a run's last checkpoint; 0 where there is none. Raises RunError."""
+    path = run.path / "checkpoints" / LAST
+    return step_of(path) if path.is_file() else 0
+
+
+def set_preempted(run: Run) -> None:
+    """Says that a run was interrupted, wherever it was: after its last word it stays what it is."""
+    if run.state != "running":
+        return
+    at = {}
+    with suppress(RunError):  # a damaged checkpoint is for the next attempt to tell
+        at["step"] = last_step(run)
+    run.set_status("preempted", **at)
 
 
 def read_weights(path: Path, weights: str) -> tuple[dict[str, Tensor], int]:

@@ -1,27 +1,26 @@
-"""Trains V runs together, V >= 1, from the step at which they stand to the last one."""
+"""Trains V runs together under Lightning's trainer, V >= 1, from the step at which they stand to the last one."""
 
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from flowzoo.data.loader import Batches
 from flowzoo.job import Stack
+from flowzoo.runs.files import RunError
 from flowzoo.runs.signals import Notice
-from flowzoo.runs.store import Run, RunError
+from flowzoo.runs.store import Run
 from flowzoo.tasks.formulation import FormulationTask
-from flowzoo.training import checkpoint
 from flowzoo.training.cadence import Cadence
 from flowzoo.training.checkpoint import LAST, Checkpoints
 from flowzoo.training.loop import Loop
-from flowzoo.training.module import TrainingModule
-from flowzoo.training.processes import strategy_of
+from flowzoo.training.processes import part_of, strategy_of
 from flowzoo.training.program import Program
 from flowzoo.training.surroundings import environments_of
 
@@ -48,22 +47,6 @@ def fit(stack: Stack, step: int, until: int | None = None) -> Outcome:
         loggers=[job.logger() for job in stack.jobs if job.logger],
         callbacks=first.callbacks() if first.callbacks else (),
     )
-
-
-def step_of(run: Run) -> int:
-    """The step of a run's last checkpoint; 0 where there is none."""
-    path = run.path / "checkpoints" / LAST
-    return checkpoint.step_of(path) if path.is_file() else 0
-
-
-def set_preempted(run: Run) -> None:
-    """Says that a run was interrupted, wherever it was: after its last word it stays what it is."""
-    if run.state != "running":
-        return
-    at = {}
-    with suppress(RunError):  # a damaged checkpoint is for the next attempt to tell
-        at["step"] = step_of(run)
-    run.set_status("preempted", **at)
 
 
 def program_of(stack: Stack, compile_mode: str | None) -> Program:
@@ -125,6 +108,7 @@ def train_program(
     notice = Notice()
     cadence = Cadence(
         runs,
+        program,
         notice,
         batch_size=loop.batch_size,
         log_every=loop.log_every,
@@ -171,3 +155,71 @@ def train_program(
         raise
     # after the last step nobody asked the notice again
     return Outcome(trainer.global_step, cadence.diverged_at, cadence.interrupted or notice.signal is not None)
+
+
+class TrainingModule(LightningModule):
+    """Hands Lightning's steps and checkpoints to a `Program`, which updates its weights itself.
+
+    Lightning brings the device, the processes, loggers and callbacks. To callbacks the module shows `program`; its own
+    state_dict is empty, and its one optimiser only counts steps.
+    """
+
+    def __init__(self, program: Program, strategy: str) -> None:
+        """`strategy` is `trainer.strategy`, which says what several processes share."""
+        super().__init__()
+        self.program, self._strategy = program, strategy
+        self.strict_loading = self.automatic_optimization = False
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return _Counts(self.program.rates[0].lr)
+
+    def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:
+        return batch  # it is made there
+
+    def train_dataloader(self) -> Iterable[Any]:
+        return _From(self)
+
+    def on_fit_start(self) -> None:
+        part = part_of(self._strategy, self.global_rank, self.trainer.world_size)
+        self.program.begin(self.device, part)
+
+    def training_step(self, batch: Any, _: int) -> None:
+        self.program.step(batch, self.global_step)
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def on_fit_end(self) -> None:
+        self.program.end()
+
+    def log(self, name: str, *_: Any, **__: Any) -> None:
+        """Refused: of V runs nothing would say whose number it is."""
+        raise RunError(f"a callback logs {name} by the module; allowed is trainer.loggers, one a run or none")
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["program"] = self.program.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.program.load(checkpoint["program"])
+
+
+class _From:
+    """An endless iterable that begins at the module's step, whenever Lightning asks."""
+
+    def __init__(self, module: TrainingModule) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module.program.task.batches(self.module.global_step))
+
+
+class _Counts(torch.optim.Optimizer):
+    """What Lightning counts steps by; `lr` is the first variant's highest, for those who ask any optimiser."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__([torch.nn.Parameter(torch.empty(0))], {"lr": lr})
+
+    def step(self, closure: Any = None) -> Any:
+        """Lightning's closure does nothing; it is called, since Lightning asks for that."""
+        return closure() if closure is not None else None

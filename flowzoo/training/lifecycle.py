@@ -1,4 +1,7 @@
-"""V jobs from their parts to their rows of results, V >= 1, in whatever state an earlier attempt left each."""
+"""V jobs from their parts to their rows of results, V >= 1, in whatever state an earlier attempt left each.
+
+While a run says how it stands a signal waits (`shielded`); what takes long it interrupts (`stoppable`).
+"""
 
 import csv
 from collections.abc import Sequence
@@ -17,23 +20,25 @@ from flowzoo.job import Job, Stack
 from flowzoo.judge import Judge
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.signals import shielded, stoppable
-from flowzoo.runs.store import FINISHED, Interrupted, Run, RunBusy, RunError, data_of
+from flowzoo.runs.store import Interrupted, Run, RunBusy, RunError, data_of
 from flowzoo.scoring import Scoring, score, scoring_bar
-from flowzoo.training.checkpoint import BEST
-from flowzoo.training.fit import fit, set_preempted, step_of
+from flowzoo.training.checkpoint import BEST, last_step, set_preempted
+from flowzoo.training.fit import fit
 from flowzoo.training.halving import Halving
 from flowzoo.training.surroundings import check_here
 
 
 @shielded
 def train_and_score(jobs: Sequence[Job]) -> None:
-    """Trains all jobs of a group (flowzoo/runs/grouping.py) together to the last step, then scores their best weights.
+    """Trains all jobs together to the last step, then scores their best weights; what they share is said in `Stack`.
 
     Each ends in its own folder as if it had been trained alone. Finished runs are left out, and of several those that
     another process trains. With several processes for one training the first one does everything but the others' share.
     Raises Unfit before anything is written, Interrupted after a signal, once everything is saved, and RunBusy where
     another process trains the only run.
     """
+    if not jobs:
+        return
     loop = jobs[0].loop
     check_here(loop)
     # Code compiled for earlier runs of this process counts against a limit, past which all is eager.
@@ -54,9 +59,9 @@ def train_and_score(jobs: Sequence[Job]) -> None:
                     raise
                 say(console, str(error))
                 continue
-            if is_over(run, job.halving is not None):
+            if run.is_over(job.halving is not None):
                 if len(jobs) == 1:
-                    say_over(console, run)
+                    say(console, run.told_over)
                 continue
             if job.config is not None:
                 run.set_config(job.config)
@@ -75,16 +80,6 @@ def train_and_score(jobs: Sequence[Job]) -> None:
             raise Interrupted(f"{named(runs)} stopped; what is saved and scored is kept") from None
 
 
-def is_over(run: Run, halved: bool) -> bool:
-    """Whether nothing is left to train or to score. A run that was stopped at a rung goes on without halving."""
-    return run.state in FINISHED or (run.state == "stopped" and halved)
-
-
-def say_over(console: Console, run: Run) -> None:
-    instead = " (flowzoo.evaluate scores it with other solvers and settings)" if run.state == "done" else ""
-    say(console, f"{run.path} is {run.state} already; nothing to do{instead}")
-
-
 def say(console: Console, words: str) -> None:
     console.print(words, highlight=False, soft_wrap=True, markup=False)
 
@@ -97,6 +92,7 @@ def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
     first = jobs[0]
     assert first.train is not None
     frozen = first.model.autoencoder.autoencoder
+    # What the data are, in a few lines on the console.
     tell(first.train, first.val, console, [("latents", frozen.told)] if isinstance(frozen, Fitted) else [])
     for job in jobs:
         keep_data(job)
@@ -113,9 +109,9 @@ def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
         say(console, f"{runs[i].path} diverged at step {at}")
     left = [i for i in range(len(runs)) if i not in diverged and i not in stopped]
     for i in left:
-        runs[i].set_status("preempted" if interrupted else "running", step=step_of(runs[i]))
+        runs[i].set_status("preempted" if interrupted else "running", step=last_step(runs[i]))
     if interrupted:
-        where = f"at step {step_of(runs[left[0]])} of" if len(left) == 1 else "before step"
+        where = f"at step {last_step(runs[left[0]])} of" if len(left) == 1 else "before step"
         saved = "is saved" if len(left) == 1 else "are saved"
         raise Interrupted(f"{named([runs[i] for i in left])} stopped {where} {first.loop.steps} and {saved}")
     judge.move()
@@ -146,7 +142,7 @@ def train_to_the_end(stack: Stack, halving: Halving | None) -> tuple[dict[int, i
     diverged: dict[int, int] = {}
     stopped: dict[int, int] = {}
     while True:
-        at = {i: step_of(run) for i, run in enumerate(stack.runs) if i not in diverged and i not in stopped}
+        at = {i: last_step(run) for i, run in enumerate(stack.runs) if i not in diverged and i not in stopped}
         levels = sorted(set(at.values()))
         if not levels or levels[0] == stack.first.loop.steps:
             return diverged, stopped, False

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import Diverged, Interrupted, Run, RunError
-from flowzoo.training.checkpoint import LAST, read_weights
-from flowzoo.training.fit import set_preempted, step_of, train_program
+from flowzoo.training.checkpoint import LAST, last_step, read_weights, set_preempted
+from flowzoo.training.fit import train_program
 from flowzoo.training.loop import Loop
 from flowzoo.training.program import Program
 
@@ -51,7 +51,7 @@ def train_single(
 
 
 def _train(run: Run, loop: Loop, program: Callable[[], Program], finish: Callable[[Mapping[str, Tensor]], T]) -> T:
-    at = step_of(run)
+    at = last_step(run)
     if at < loop.steps:
         outcome = train_program([run], loop, program(), resume=at > 0)
         if (diverged := outcome.diverged_at[0]) is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from optuna.trial import Trial
 from rich.console import Console
 
-from flowzoo.runs.config import one_line
+from flowzoo.runs.refusal import one_line
 from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.store import RunError
 from sweeps.search.objective import Busy, Objective, Verdict, judged_by

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from flowzoo.content import SHIPPED
-from flowzoo.runs.config import UserErrors, compose_jobs, config_loader
+from flowzoo.runs.config import compose_jobs, config_loader
+from flowzoo.runs.refusal import UserErrors
 from flowzoo.runs.store import Run
 from flowzoo.runs.trained import launch_trained, load_run
 

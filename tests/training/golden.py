@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import flowzoo.train
 from flowzoo.randomness import generator
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import Run
-from flowzoo.stacks import run_group
 from flowzoo.training.checkpoint import LAST, read_weights
 
 FILE = Path(__file__).with_suffix(".json")
@@ -54,7 +54,7 @@ def train(backbone: str, precision: str, folder: Path, *words: str) -> dict[str,
     words = (f"variant={RUNS[backbone]}", f"backbone={backbone}", f"trainer.precision={precision}", *words)
     with config_loader() as loader:
         (cfg,) = map(alone, compose_jobs(loader, "train", [*WORDS, *words, f"runs={folder}"], multirun=True))
-    run_group([cfg])
+    flowzoo.train.run(cfg)
     run = Run.open(run_folder(cfg))
     records, (row,) = run.metrics(), run.rows()
     raw, ema = (read_weights(run.path / "checkpoints" / LAST, weights)[0] for weights in ("raw", "ema"))

@@ -13,15 +13,16 @@ from lightning import Callback
 from lightning.pytorch import callbacks as lightnings
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.build import jobs_of
 from flowzoo.job import Job, Stack
 from flowzoo.runs.config import check_jobs
 from flowzoo.runs.files import RunError
 from flowzoo.runs.identity import run_folder, run_hash
-from flowzoo.stacks import run_group
 from flowzoo.training import lifecycle
 from flowzoo.training.callbacks import FIRING, HOOKS, REFUSED, check_callback
-from flowzoo.training.fit import fit, step_of
+from flowzoo.training.checkpoint import last_step
+from flowzoo.training.fit import fit
 from flowzoo.training.program import Program
 
 Compose = Callable[..., DictConfig]
@@ -90,7 +91,7 @@ def test_what_a_callback_stops_is_saved_and_goes_on(tiny: Compose) -> None:
     cfg = tiny(*STEPS)
     stack = stack_with(cfg, Enough())
     outcome = fit(stack, 0)
-    assert (outcome.step, outcome.interrupted, step_of(stack.runs[0])) == (3, True, 3)
+    assert (outcome.step, outcome.interrupted, last_step(stack.runs[0])) == (3, True, 3)
     assert fit(stack_with(cfg), 3).step == 4
 
 
@@ -173,5 +174,5 @@ def test_the_group_is_checked_before_anything_is_written_and_is_not_in_the_hash(
     made: list[int] = []
     monkeypatch.setattr(module.Every, "on_train_start", lambda *_: made.append(1), raising=False)
     monkeypatch.setattr(lifecycle, "score", lambda *_: None)
-    run_group([cfg])
+    train.run(cfg)
     assert made == [1]

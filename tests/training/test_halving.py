@@ -8,14 +8,14 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.runs.check import check_train
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.stacks import run_group
 from flowzoo.training import halving
-from flowzoo.training.fit import step_of
+from flowzoo.training.checkpoint import last_step
 from flowzoo.training.rungs import FILE
 
 SHORT = ["trainer.steps=6", "trainer.val_every=3", "trainer.checkpoint_every=4", "evaluation.weights=[ema]"]
@@ -81,7 +81,7 @@ def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch, cfg: DictConfig) -> 
     with monkeypatch.context() as patch:
         patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == step)
         with pytest.raises(Interrupted):
-            run_group([cfg])
+            train.run(cfg)
 
 
 def test_one_that_goes_on_equals_its_undisturbed_twin(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +91,8 @@ def test_one_that_goes_on_equals_its_undisturbed_twin(jobs: Jobs, monkeypatch: p
     assert run_folder(disturbed).name == run_folder(undisturbed).name
     for step in (1, 2, 3):
         stopping_at(step, monkeypatch, disturbed)
-    run_group([disturbed])
-    run_group([undisturbed])
+    train.run(disturbed)
+    train.run(undisturbed)
     assert run_of(disturbed).state == "done"
     assert_equal(facts(disturbed), facts(undisturbed))
 
@@ -108,11 +108,11 @@ def test_killed_between_score_and_verdict(jobs: Jobs, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(halving, "decide", dies)
         with pytest.raises(SystemError):
-            run_group([cfg])
-    assert step_of(run_of(cfg)) == 2
+            train.run(cfg)
+    assert last_step(run_of(cfg)) == 2
     stopping_at(4, monkeypatch, cfg)
     assert scored == ["rf", "rf"]
-    run_group([cfg])
+    train.run(cfg)
     assert scored == ["rf", "rf", "rf"]  # the second rung
     assert run_of(cfg).state == "done"
 
@@ -124,27 +124,27 @@ def test_one_that_stops(stacked: bool, jobs: Jobs, monkeypatch: pytest.MonkeyPat
     cfgs = jobs("rungs", names, *RUNGS, DOUBLE, stacked=stacked)
     scored = fids(monkeypatch, {"rf": 1.0, "v_cos": 2.0, "edm_rf": 4.0, "eps_cos": 3.0})
 
-    def train(cfgs: Sequence[DictConfig]) -> None:
+    def trained(cfgs: Sequence[DictConfig]) -> None:
         if stacked:
-            run_group(cfgs)
+            train.run(*cfgs)
         else:
             for cfg in cfgs:
-                run_group([cfg])
+                train.run(cfg)
 
-    train(cfgs)
+    trained(cfgs)
     states = {name: run_of(cfg).state for name, cfg in zip(names, cfgs, strict=True)}
     # together: the best two of four go on, then the best of two; one by one: v_cos is second of two
     assert states == {"rf": "done", "v_cos": "stopped", "edm_rf": "stopped", "eps_cos": "stopped"}
-    assert [step_of(run_of(cfg)) for cfg in cfgs] == [6, 5 if stacked else 2, 2, 2]
+    assert [last_step(run_of(cfg)) for cfg in cfgs] == [6, 5 if stacked else 2, 2, 2]
     assert [len(run_of(cfg).rows()) for cfg in cfgs] == [1, 0, 0, 0]
     before = len(scored)
-    train(cfgs)
+    trained(cfgs)
     assert len(scored) == before
     assert {name: run_of(cfg).state for name, cfg in zip(names, cfgs, strict=True)} == states
     if stacked:
         freed, undisturbed = jobs("rungs", names[1:2], DOUBLE), jobs("none", names[:2], DOUBLE)
         for cfg in (*freed, *undisturbed):
-            run_group([cfg])
+            train.run(cfg)
         for one, other in zip((cfgs[0], *freed), undisturbed, strict=True):
             assert_equal({**facts(one), "rows": [], "metrics": []}, {**facts(other), "rows": [], "metrics": []}, 1e-10)
 
@@ -152,9 +152,9 @@ def test_one_that_stops(stacked: bool, jobs: Jobs, monkeypatch: pytest.MonkeyPat
 def test_a_stack_is_scored_as_each_alone(jobs: Jobs) -> None:
     words = [*RUNGS, DOUBLE, "halving.images=[16]", "trainer.steps=3"]
     stack, each = (jobs(runs, ["rf", "edm_rf"], *words) for runs in ("stack", "solo"))
-    run_group(stack)
+    train.run(*stack)
     for cfg in each:
-        run_group([cfg])
+        train.run(cfg)
     one, other = ([json.loads((run_folder(c) / FILE).read_text())["16"]["fid"] for c in cs] for cs in (stack, each))
     assert one == pytest.approx(other, rel=1e-6)
 

@@ -11,14 +11,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from flowzoo import judge
+from flowzoo import judge, train
 from flowzoo.build import trained_job
 from flowzoo.metrics import fid
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
 from flowzoo.sampling.generate import Generator
-from flowzoo.stacks import run_group
 from flowzoo.tasks import formulation as task
 from flowzoo.training.lifecycle import score_trained
 from flowzoo.training.program import Program
@@ -64,7 +63,7 @@ def assert_twins(one: DictConfig, other: DictConfig) -> None:
 @pytest.fixture
 def undisturbed(tiny: Compose) -> DictConfig:
     cfg = tiny(*STEPS, runs="undisturbed")
-    run_group([cfg])
+    train.run(cfg)
     return cfg
 
 
@@ -88,9 +87,9 @@ def test_ten_steps_equal_five_and_five(undisturbed: DictConfig, tiny: Compose, m
     with monkeypatch.context() as patch:
         patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 4)  # not a checkpoint's step
         with pytest.raises(Interrupted, match="step 4 of 10"):
-            run_group([cfg])
+            train.run(cfg)
     assert Run.open(run_folder(cfg)).state == "preempted"
-    run_group([cfg])
+    train.run(cfg)
     assert Run.open(run_folder(cfg)).status["attempt"] == 2
     assert_twins(undisturbed, cfg)
 
@@ -109,9 +108,9 @@ def test_killed_during_validation(undisturbed: DictConfig, tiny: Compose, monkey
     with monkeypatch.context() as patch:
         patch.setattr(task, "validation_loss", dies)
         with pytest.raises(SystemError):
-            run_group([cfg])
+            train.run(cfg)
     assert checkpoint(cfg)["global_step"] == 5
-    run_group([cfg])
+    train.run(cfg)
     assert_twins(undisturbed, cfg)
 
 
@@ -130,7 +129,7 @@ def test_validation_takes_smaller_pieces_where_memory_is_short(
 
     with monkeypatch.context() as patch:
         patch.setattr(task, "validation_loss", short)
-        run_group([cfg])
+        train.run(cfg)
     n = cfg.trainer.batch_size
     assert sizes[:3] == [n, n // 2, n // 4]
     losses, same = (
@@ -142,7 +141,7 @@ def test_validation_takes_smaller_pieces_where_memory_is_short(
 def test_the_same_command_again_says_done(undisturbed: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in run_folder(undisturbed).rglob("*") if p.is_file() and p.name != ".lock"}
     capsys.readouterr()
-    run_group([undisturbed])
+    train.run(undisturbed)
     assert "is done already; nothing to do (flowzoo.evaluate scores it" in " ".join(capsys.readouterr().out.split())
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
@@ -162,15 +161,15 @@ def test_interrupted_while_scoring_keeps_its_rows(
     with monkeypatch.context() as patch:
         patch.setattr(fid, "frechet_distance", dies)
         with pytest.raises(KeyboardInterrupt):
-            run_group([cfg])
+            train.run(cfg)
     assert len(Run.open(run_folder(cfg)).rows()) == 2
-    run_group([cfg])
+    train.run(cfg)
     assert_twins(undisturbed, cfg)
 
 
 def test_divergence_is_a_result(tiny: Compose) -> None:
     cfg = tiny(*STEPS, "optimizer.lr=1e20", "optimizer.warmup_steps=0", "trainer.clip_norm=null")
-    run_group([cfg])
+    train.run(cfg)
     run = Run.open(run_folder(cfg))
     assert run.state == "diverged"
     assert 1 <= run.status["step"] <= 10
@@ -182,7 +181,7 @@ def test_divergence_is_a_result(tiny: Compose) -> None:
 def test_seed_zero_is_legal_and_seeds_differ(undisturbed: DictConfig, tiny: Compose) -> None:
     other = tiny(*STEPS, "seed=1")
     assert undisturbed.seed == 0
-    run_group([other])
+    train.run(other)
     assert not same(checkpoint(undisturbed)["state_dict"], checkpoint(other)["state_dict"])
 
 
@@ -200,7 +199,7 @@ def test_variants_share_images_text_and_initial_weights(tiny: Compose, monkeypat
 
     monkeypatch.setattr(Program, "step", step)
     for path in ("rf", "v_cos", "edm"):
-        run_group([tiny("trainer.steps=2", "trainer.val_every=2", "trainer.checkpoint_every=2", f"path={path}")])
+        train.run(tiny("trainer.steps=2", "trainer.val_every=2", "trainer.checkpoint_every=2", f"path={path}"))
     rf, v_cos, edm = seen
     assert same(rf, v_cos)
     assert same(rf, edm)
@@ -217,11 +216,11 @@ def test_scores_of_an_earlier_checkpoint_are_replaced(tiny: Compose, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Notice, "given", lambda self, trainer: trainer.global_step == 4)
         with pytest.raises(Interrupted):
-            run_group([cfg])
+            train.run(cfg)
     run = Run.open(run_folder(cfg))
     score_trained(trained_job(cfg, run.path), "best")
     assert {row["step"] for row in run.rows()} == {3}
-    run_group([cfg])
+    train.run(cfg)
     assert {row["step"] for row in run.rows()} == {checkpoint(cfg, "best")["global_step"]}
     assert len(run.rows()) == 4
 
@@ -261,7 +260,7 @@ def test_samples_that_are_not_finite_get_no_score(undisturbed: DictConfig, monke
 def test_too_few_samples_for_fid_are_said_before_training(tiny: Compose, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = tiny(*STEPS, "evaluation.samples=10")
     judge._say.cache_clear()
-    run_group([cfg])
+    train.run(cfg)
     assert "evaluation.samples=10 against 70 held-out images" in " ".join(capsys.readouterr().err.split())
     rows = Run.open(run_folder(cfg)).rows()
     assert [row["fid"] for row in rows] == [None] * 4
@@ -281,7 +280,7 @@ def test_sigterm_while_scoring_says_how_it_stands(
     with monkeypatch.context() as patch:
         patch.setattr(fid, "frechet_distance", told_to_stop)
         with pytest.raises(Interrupted, match="stopped"):
-            run_group([cfg])
+            train.run(cfg)
     assert Run.open(run_folder(cfg)).state == "preempted"
-    run_group([cfg])
+    train.run(cfg)
     assert_twins(undisturbed, cfg)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.autoencoders import kept
 from flowzoo.autoencoders.kl import save_kl
 from flowzoo.autoencoders.kl_network import KLNetwork
@@ -19,8 +20,8 @@ from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_hash
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.store import Run
-from flowzoo.stacks import run_group, run_stacks
-from flowzoo.training.fit import step_of
+from flowzoo.stacks import run_stacks
+from flowzoo.training.checkpoint import last_step
 from flowzoo.training.lifecycle import score_trained
 
 PCA = ["autoencoder=pca", "autoencoder.factor=4", "autoencoder.channels=6", "backbone.patch_size=2"]
@@ -63,7 +64,7 @@ def test_a_run_is_trained_scored_again_and_sampled(
     tiny: Compose, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = tiny(*words, *SHORT)
-    run_group([cfg])
+    train.run(cfg)
     folder = run_folder(cfg)
     told = " ".join(capsys.readouterr().out.split())
     assert ("6 of the 48 principal components of 4 x 4 pixels" in told) == (words is PCA)
@@ -77,11 +78,11 @@ def test_a_run_is_trained_scored_again_and_sampled(
 
 def test_a_run_goes_on_with_the_latents_it_began_with(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tiny(*PCA, *SHORT, runs="whole")
-    run_group([whole])
+    train.run(whole)
     halves = tiny(*PCA, *SHORT, runs="halves")
     interrupt_after_first_step(halves, monkeypatch)
     monkeypatch.setattr("flowzoo.build.find", None)  # whoever fitted or measured again would fail
-    run_group([halves])
+    train.run(halves)
     one, other = last(whole), last(halves)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -100,8 +101,8 @@ def interrupt_after_first_step(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch)
 
         patch.setattr(lifecycle, "fit", first_step)
         with pytest.raises(ZeroDivisionError):
-            run_group([cfg])
-    assert step_of(Run(run_folder(cfg))) == 1
+            train.run(cfg)
+    assert last_step(Run(run_folder(cfg))) == 1
 
 
 def test_latents_that_are_lost_or_altered_are_named(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_latents_that_are_lost_or_altered_are_named(tiny: Compose, monkeypatch: 
 def test_runs_in_a_stack_are_what_they_are_alone(tiny_jobs: Callable[..., list[DictConfig]]) -> None:
     variants = ["variant=rf,edm_rf", *PCA, *SHORT, "trainer.precision=64-true"]
     for cfg in tiny_jobs(*variants, runs="alone"):
-        run_group([cfg])
+        train.run(cfg)
     together = tiny_jobs(*variants, "trainer=stacked", "stack.size=2", runs="together")
     assert run_stacks(together) == 0
     for one, other in zip(tiny_jobs(*variants, runs="alone"), map(alone, together), strict=True):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from flowzoo import train
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
 from flowzoo.runs.store import RunError
-from flowzoo.stacks import run_group
 from flowzoo.training.optimizer import CosineDecay, Optimizer, RowAdamW, clip_factors
 
 RATES = [(1e-2, 0.0), (3e-2, 0.1), (1e-3, 0.5)]
@@ -139,7 +139,7 @@ def test_it_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     with config_loader() as loader:
         cfgs = compose_jobs(loader, "train", [f"optimizer._target_={own}", f"trainer={engine}"], multirun=False)
-    for refuses in (check_jobs, run_group):
+    for refuses in (check_jobs, lambda cfgs: train.run(*cfgs)):
         with pytest.raises((RunError, ValueError), match="optimizer"):
             refuses(cfgs)
     assert list(tmp_path.iterdir()) == []

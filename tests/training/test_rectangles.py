@@ -13,8 +13,9 @@ from PIL import Image
 from flowzoo import train
 from flowzoo.build import load
 from flowzoo.prompted import sample_prompts
-from flowzoo.runs.config import compose_jobs, config_loader, launch
+from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.launch import launch
 
 H, W = 8, 12
 TINY = [

@@ -8,12 +8,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.signals import Notice
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.stacks import run_group
-from flowzoo.training.fit import step_of
+from flowzoo.training.checkpoint import last_step
 from flowzoo.training.program import Program
 
 DOUBLE = ["trainer.precision=64-true"]
@@ -39,7 +39,7 @@ def jobs(tiny_jobs: Jobs) -> Jobs:
 
 def solo(cfgs: Iterable[DictConfig]) -> None:
     for cfg in cfgs:
-        run_group([cfg])
+        train.run(cfg)
 
 
 def checkpoint(cfg: DictConfig, name: str = "last") -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_every_family_after_20_steps_and_its_rows(jobs: Jobs) -> None:
     words = [*DOUBLE, "trainer.steps=20", "trainer.val_every=10", "trainer.checkpoint_every=10"]
     stack, each = jobs("stack", FAMILIES, *words, stacked=True), jobs("solo", FAMILIES, *words)
     assert [run_folder(cfg).name for cfg in stack] == [run_folder(cfg).name for cfg in each]
-    run_group(stack)
+    train.run(*stack)
     solo(each)
     assert_twins(stack, each)
 
@@ -102,7 +102,7 @@ def test_every_family_after_20_steps_and_its_rows(jobs: Jobs) -> None:
 def test_mixed_precision_updates_float32_weights(jobs: Jobs) -> None:
     words = ["trainer.precision=bf16-mixed", *SHORT[1:]]
     stack, each = (jobs(runs, ["rf", "edm_cos"], *words) for runs in ("stack", "solo"))
-    run_group(stack)
+    train.run(*stack)
     solo(each)
     for one, other in zip(stack, each, strict=True):
         assert {x.dtype for x in checkpoint(one)["state_dict"].values()} == {torch.float32}
@@ -119,7 +119,7 @@ def test_every_backbone(jobs: Jobs, backbone: str) -> None:
     sizes = ["backbone.depth=2", "backbone.width=32", "backbone.heads=2", "text=clip_words", "optimizer.lr=1e-2"]
     words += [*sizes, "evaluation.settings=[{steps: 2, guidance: 2.0}]", "trainer.checkpoint_every=3"]
     stack, each = (jobs(runs, ["rf", "edm_cos"], *words) for runs in ("stack", "solo"))
-    run_group(stack)
+    train.run(*stack)
     solo(each)
     assert_twins(stack, each)
 
@@ -133,7 +133,7 @@ def test_rates_decays_and_seeds_of_ones_own(jobs: Jobs) -> None:
             *jobs(runs, ["v_cos"], *SHORT, "optimizer.weight_decay=0.1", "seed=3"),
         ]
 
-    run_group(cfgs("stack"))
+    train.run(*cfgs("stack"))
     solo(cfgs("solo"))
     assert_twins(cfgs("stack"), cfgs("solo"))
 
@@ -150,8 +150,8 @@ def test_from_solo_to_stacked_to_solo(jobs: Jobs, monkeypatch: pytest.MonkeyPatc
     names = ["rf_lognorm_0.50_0.60", "v_cos"]
     moved, undisturbed = jobs("moved", names, *SHORT), jobs("undisturbed", names, *SHORT)
     for cfg in moved:
-        stopping_at(2, monkeypatch, lambda cfg=cfg: run_group([cfg]))  # type: ignore[misc]
-    stopping_at(4, monkeypatch, lambda: run_group(moved))
+        stopping_at(2, monkeypatch, lambda cfg=cfg: train.run(cfg))  # type: ignore[misc]
+    stopping_at(4, monkeypatch, lambda: train.run(*moved))
     assert [Run.open(run_folder(cfg)).status["step"] for cfg in moved] == [4, 4]
     assert [Run.open(run_folder(cfg)).state for cfg in moved] == ["preempted"] * 2
     solo(moved)
@@ -176,10 +176,10 @@ def test_killed_between_two_files(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write_atomically", dies)
         with pytest.raises(SystemError):
-            run_group(killed)
-    assert [step_of(Run.open(run_folder(cfg))) for cfg in killed] == [4, 2, 2]
-    run_group(killed)
-    run_group(undisturbed)
+            train.run(*killed)
+    assert [last_step(Run.open(run_folder(cfg))) for cfg in killed] == [4, 2, 2]
+    train.run(*killed)
+    train.run(*undisturbed)
     assert_twins(killed, undisturbed)
 
 
@@ -197,8 +197,8 @@ def test_one_that_is_not_finite_leaves_the_others_bit_for_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(Program, "step", step)
-        run_group(broken)
-    run_group(whole)
+        train.run(*broken)
+    train.run(*whole)
     for i in (0, 2):
         for name in ("last", "best"):
             one, other = (checkpoint(cfgs[i], name) for cfgs in (broken, whole))
@@ -209,15 +209,15 @@ def test_one_that_is_not_finite_leaves_the_others_bit_for_bit(
     assert runs[1].status["step"] == 4
     assert [(r["status"], r["fid"], r["step"]) for r in runs[1].rows()] == [("diverged", None, 4)] * 4
     assert all(r["step"] < 4 and "NaN" not in json.dumps(r) for r in runs[1].metrics())
-    assert step_of(runs[1]) == 2
+    assert last_step(runs[1]) == 2
     assert "diverged at step 4" in capsys.readouterr().out
-    run_group(broken)  # nothing to do
+    train.run(*broken)  # nothing to do
 
 
 def test_all_diverge(jobs: Jobs) -> None:
     words = ["trainer.steps=6", "optimizer.lr=1e20", "optimizer.warmup_steps=0", "trainer.clip_norm=null"]
     cfgs = jobs("runs", ["rf", "v_cos"], *words)
-    run_group(cfgs)
+    train.run(*cfgs)
     assert [Run.open(run_folder(cfg)).state for cfg in cfgs] == ["diverged"] * 2
 
 
@@ -236,18 +236,18 @@ def test_interrupted_while_scoring_keeps_its_rows(jobs: Jobs, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(fid, "frechet_distance", dies)
         with pytest.raises(KeyboardInterrupt):
-            run_group(cut)
+            train.run(*cut)
     assert sum(len(Run.open(run_folder(cfg)).rows()) for cfg in cut) == 5
-    run_group(cut[:1])  # alone or together, what is missing is made
-    run_group(cut)
-    run_group(undisturbed)
+    train.run(*cut[:1])  # alone or together, what is missing is made
+    train.run(*cut)
+    train.run(*undisturbed)
     assert_twins(cut, undisturbed)
 
 
 def test_a_run_that_another_process_trains_is_left_out(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
     cfgs = jobs("runs", ["rf", "v_cos"], "trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]")
     with Run.create(cfgs[0]).lock():
-        run_group(cfgs)
+        train.run(*cfgs)
     assert [Run.open(run_folder(cfg)).state for cfg in cfgs] == ["queued", "done"]
     assert "is being trained by" in capsys.readouterr().out
 
@@ -257,6 +257,6 @@ def test_a_stacked_run_can_be_sampled(jobs: Jobs) -> None:
     from flowzoo.prompted import sample_prompts
 
     cfgs = jobs("runs", ["rf", "v_cos"], "trainer.steps=2", "trainer.val_every=2", "evaluation.weights=[raw]")
-    run_group(cfgs)
+    train.run(*cfgs)
     images = sample_prompts(load(run_folder(cfgs[1])), ["a red circle"], n=2, steps=2)
     assert images.shape == (2, 3, 16, 16)

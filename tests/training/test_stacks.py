@@ -11,6 +11,7 @@ from flowzoo.build import jobs_of
 from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_variant
+from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Interrupted, Run
 from flowzoo.stacks import run_stacks
 from flowzoo.training import memory
@@ -38,7 +39,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         for cfg in cfgs:
             Run.create(cfg).set_status("done")
 
-    monkeypatch.setattr(stacks, "run_group", pretends)
+    monkeypatch.setattr(stacks, "jobs_left", list)
+    monkeypatch.setattr(stacks, "train_and_score", pretends)
     return seen
 
 
@@ -71,14 +73,14 @@ def test_the_free_memory_sets_the_size(jobs: Jobs, seen, monkeypatch, capsys) ->
 
 def test_a_stack_that_fails_is_recorded_in_its_runs_and_passed_over(jobs: Jobs, seen, monkeypatch, capsys) -> None:
     cfgs = jobs("rf,v_cos,eps_cos", "stack.size=2")
-    pretends = stacks.run_group
+    pretends = stacks.train_and_score
 
     def fails(part: Sequence[DictConfig]) -> None:
         if len(part) == 2:
             raise RuntimeError("out of memory")
         pretends(part)
 
-    monkeypatch.setattr(stacks, "run_group", fails)
+    monkeypatch.setattr(stacks, "train_and_score", fails)
     assert run_stacks(cfgs) == 1
     assert states(cfgs) == ["failed", "failed", "done"]
     assert Run(run_folder(cfgs[0])).status["exception"] == "RuntimeError: out of memory"
@@ -93,15 +95,14 @@ def test_an_interruption_ends_it_all(jobs: Jobs, monkeypatch, capsys) -> None:
         calls.append(part)
         raise Interrupted("1 runs stopped")
 
-    monkeypatch.setattr(stacks, "run_group", stops)
+    monkeypatch.setattr(stacks, "jobs_left", list)
+    monkeypatch.setattr(stacks, "train_and_score", stops)
     assert run_stacks(cfgs) == 130
     assert len(calls) == 1
     assert "1 runs stopped; the same command goes on from here" in capsys.readouterr().err
 
 
 def test_the_command_gives_all_its_jobs_to_one_call(monkeypatch, tmp_path) -> None:
-    from flowzoo.runs import config
-
     seen = []
 
     def together(cfgs: Sequence[DictConfig]) -> int:
@@ -111,7 +112,7 @@ def test_the_command_gives_all_its_jobs_to_one_call(monkeypatch, tmp_path) -> No
     argv = ["train", "-m", "trainer=stacked", "variant=rf,v_cos", "seed=0,1", f"runs={tmp_path / 'runs'}"]
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit) as ended:
-        config.launch("train", train.run, together)
+        launch("train", train.run, together)
     assert ended.value.code == 7
     assert sorted(seen) == ["rf", "rf", "v/cos", "v/cos"]
     assert list(tmp_path.iterdir()) == []

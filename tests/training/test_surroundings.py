@@ -8,11 +8,11 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.build import loop_of
-from flowzoo.runs.config import launch
 from flowzoo.runs.identity import run_folder
+from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Run, Unfit, attempt
-from flowzoo.stacks import run_group
 from flowzoo.train import run, run_together
 from flowzoo.training.surroundings import check_here, environments_of
 
@@ -41,7 +41,7 @@ def test_one_device_on_one_node_is_one_process_whatever_the_tasks_of_the_job(
 ) -> None:
     within(job)
     cfg = tiny("trainer.steps=2")
-    run_group([cfg])
+    train.run(cfg)
     finished = Run(run_folder(cfg))
     assert finished.state == "done"
     assert finished.metrics()

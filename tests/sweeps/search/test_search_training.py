@@ -1,13 +1,12 @@
 """The objective that trains: trials are ordinary runs, and what changes no weight trains nothing."""
 
 import csv
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import flowzoo.train
 from flowzoo.runs.store import Run, RunBusy
 from sweeps.__main__ import main
 from sweeps.search.objective import Busy
@@ -38,8 +37,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Instead of training, a run becomes what its m says; its folders are collected."""
     runs: list[Run] = []
 
-    def train(cfgs) -> None:
-        (cfg,) = cfgs
+    def train(cfg) -> None:
         run = Run.create(cfg)
         runs.append(run)
         if 0 < cfg.sampler.m < 0.1:
@@ -52,7 +50,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         run.write_rows([{**row, "n_samples": cfg.evaluation.samples, "fid": -10 * cfg.sampler.m, "clip": 0.2}])
         run.set_status("done")
 
-    monkeypatch.setitem(sys.modules, "flowzoo.stacks", SimpleNamespace(run_group=train))
+    monkeypatch.setattr("flowzoo.train.run", train)
     return runs
 
 
@@ -75,19 +73,17 @@ def test_what_a_trial_comes_to(trained: list[Run], tmp_path: Path) -> None:
 def test_interrupted_and_failing(trained: list[Run], tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     name = study(tmp_path, {"sampler.m": {"low": -1.0, "high": -0.1}}, 4, guidance=1.0)
-    job = sys.modules["flowzoo.stacks"]
-    real, calls = job.run_group, []
+    real, calls = flowzoo.train.run, []
 
-    def faulty(cfgs) -> None:
-        (cfg,) = cfgs
+    def faulty(cfg) -> None:
         calls.append(cfg.sampler.m)
         if len(calls) == 2:
             raise KeyboardInterrupt
         if len(calls) == 4:
             raise OSError("once only")
-        real(cfgs)
+        real(cfg)
 
-    monkeypatch.setattr(job, "run_group", faulty)
+    monkeypatch.setattr(flowzoo.train, "run", faulty)
     assert main(["search", name]) == 130
     assert [row["state"] for row in trials(tmp_path / "runs" / "tiny")] == ["done", "queued"]
     assert "the same command goes on" in capsys.readouterr().err
