@@ -32,7 +32,8 @@ from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
-from flowzoo.runs.check import check_callbacks, check_optimizer, check_patches
+from flowzoo.runs.check import check_patches
+from flowzoo.runs.classes import check_callbacks, check_optimizer
 from flowzoo.runs.files import Refused, RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE

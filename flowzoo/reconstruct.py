@@ -22,10 +22,12 @@ from flowzoo.formulation import declared
 from flowzoo.metrics.fid import few_samples, no_fid
 from flowzoo.metrics.reconstruction import LPIPS_EDGE, WINDOW, picture, reconstruct
 from flowzoo.paths import user_path
-from flowzoo.runs.check import LIMITS, check_classes, check_files, check_limits, integer, one_of, plain_values
+from flowzoo.runs.check import check_files, plain_values
+from flowzoo.runs.classes import check_classes
 from flowzoo.runs.files import check_output, explained, replace, saying
 from flowzoo.runs.identity import part_identity
 from flowzoo.runs.keys import check_keys
+from flowzoo.runs.limits import LIMITS, check_limits, integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
 from flowzoo.scoring import save_grid

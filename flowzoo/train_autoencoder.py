@@ -26,20 +26,12 @@ from flowzoo.data.loader import Batches
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.metrics.reconstruction import picture, reconstruct
-from flowzoo.runs.check import (
-    LIMITS,
-    NOT_NEGATIVE,
-    check_classes,
-    check_files,
-    check_limits,
-    integer,
-    list_of,
-    one_of,
-    plain_values,
-)
+from flowzoo.runs.check import check_files, plain_values
+from flowzoo.runs.classes import check_classes
 from flowzoo.runs.files import explained
 from flowzoo.runs.identity import run_hash
 from flowzoo.runs.keys import BESIDE, check_keys
+from flowzoo.runs.limits import LIMITS, NOT_NEGATIVE, check_limits, integer, list_of, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run

@@ -24,8 +24,9 @@ from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
 from flowzoo.metrics.clip_data import Augment, load_set
 from flowzoo.metrics.extractor import Extractor
-from flowzoo.runs.check import NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, one_of, plain_values
+from flowzoo.runs.check import plain_values
 from flowzoo.runs.files import RunError
+from flowzoo.runs.limits import NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowzoo.runs.check import FOLDER_NAME
 from flowzoo.runs.files import RunError
 from flowzoo.runs.finding import folders_in
 from flowzoo.runs.layout import FINISHED, METRICS, PLAN
+from flowzoo.runs.limits import FOLDER_NAME
 from flowzoo.runs.reading import RunFolder, is_speed
 from flowzoo.runs.text import key_of
 from sweeps.definition import load, sweep_names

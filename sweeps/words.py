@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.paths import user_path
-from flowzoo.runs.check import PLACE_LIMITS, check_limits
 from flowzoo.runs.config import config_loader
+from flowzoo.runs.limits import PLACE_LIMITS, check_limits
 from flowzoo.runs.parse import how_to_quote, parse, single
 from flowzoo.runs.text import key_of
 from sweeps.definition import translated

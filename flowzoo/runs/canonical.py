@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowzoo.formulation import declared
-from flowzoo.runs.check import LIMITS, POSITIVE, Limit
 from flowzoo.runs.identity import CONTENT, content_of
+from flowzoo.runs.limits import LIMITS, POSITIVE, Limit
 
 FORMULATION = ("path", "sampler", "weighting")  # what a formulation is in a config
 FORMS: dict[str, Limit] = {**LIMITS, "solver.shift": POSITIVE}

@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 
 from flowzoo.paths import conf
 from flowzoo.runs import variants
-from flowzoo.runs.check import check_callbacks, check_optimizer, check_train
+from flowzoo.runs.check import check_train
+from flowzoo.runs.classes import check_callbacks, check_optimizer
 from flowzoo.runs.expand import Composed, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.hydras import combinations, opened
