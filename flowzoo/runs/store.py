@@ -155,6 +155,11 @@ class Run:
             old = self.status
         self.write_json(STATUS, _status(old, state, **fields))
 
+    def set_failed(self, error: Exception, **fields: Any) -> None:
+        """Says in status.json what was raised: in one line, by the class of its cause where it has one."""
+        words = f"{type(error.__cause__ or error).__name__}: {' '.join(str(error).split())}"
+        self.set_status("failed", exception=words, **fields)
+
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a small file of the run folder."""
         self._replace(name, _json(content))
@@ -314,8 +319,7 @@ def record_failure(cfg: DictConfig, told: Exception) -> bool:
                 return False
         if not (run.path / CONFIG).exists():
             run.set_config(cfg)
-        words = f"{type(told.__cause__ or told).__name__}: {' '.join(str(told).split())}"
-        run.set_status("failed", variant=run_variant(cfg), exception=words)
+        run.set_failed(told, variant=run_variant(cfg))
     return True
 
 

@@ -44,7 +44,7 @@ def train_single(
             raise Interrupted(f"{run.path} stopped; what is saved is kept") from None
         except Exception as error:
             with suppress(RunError):  # a full disk must not hide what happened
-                run.set_status("failed", exception=f"{type(error).__name__}: {' '.join(str(error).split())}")
+                run.set_failed(error)
             raise
         run.set_status("done", step=loop.steps)
         return result
