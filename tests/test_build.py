@@ -15,7 +15,6 @@ from flowzoo.build import sources_of
 from flowzoo.data.source import measure
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.files import Refused, RunError
-from flowzoo.runs.launch import launch
 
 
 class Tiles:
@@ -68,7 +67,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def command(*words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["train", *words])
         with pytest.raises(SystemExit) as exit:
-            launch("train", train.run, train.run_together, train.ready)
+            train.main()
         return int(exit.value.code or 0)
 
     return command

@@ -9,9 +9,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.formulation.schedule import Cosine
 from flowzoo.runs.identity import run_folder, run_variant
-from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Run
 from flowzoo.train import run
 
@@ -62,8 +62,10 @@ def typed(monkeypatch) -> Typed:
                 task(cfg)
 
         monkeypatch.setattr(sys, "argv", ["train", *words])
+        monkeypatch.setattr(train, "run", note)
+        monkeypatch.setattr(train, "ready", lambda cfgs: None)
         with pytest.raises(SystemExit) as exit:
-            launch("train", note)
+            train.main()
         return exit.value.code, seen
 
     return command

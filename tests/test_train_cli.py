@@ -9,10 +9,10 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from flowzoo import train
 from flowzoo.formulation import names
 from flowzoo.runs.config import config_loader
 from flowzoo.runs.identity import run_folder, run_variant
-from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Interrupted, Run
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,10 @@ def typed(monkeypatch, *words: str, task=None) -> tuple[int, list[DictConfig]]:
             task(cfg)
 
     monkeypatch.setattr(sys, "argv", ["train", *words])
+    monkeypatch.setattr(train, "run", note)
+    monkeypatch.setattr(train, "ready", lambda cfgs: None)
     with pytest.raises(SystemExit) as exit:
-        launch("train", note)
+        train.main()
     return exit.value.code, seen
 
 

@@ -1,19 +1,24 @@
-"""Commands of one config beside the runs: what makes a frozen network, a file, and what looks at one. Without torch."""
+"""Commands that do one thing with one config: above all what makes a frozen network, a file, and what looks at one.
+
+Without torch.
+"""
 
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from flowzoo.paths import user_path
+from flowzoo.paths import conf, user_path
 from flowzoo.runs.config import config_loader
-from flowzoo.runs.launch import arguments_of_one
+from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.refusal import UserErrors, refuse
 from flowzoo.runs.signals import stoppable
 from flowzoo.runs.store import Diverged
@@ -42,6 +47,23 @@ def launch_single(command: str, run: Callable[[DictConfig], object], rate: str =
         print(f"{called}: {str(error) or 'stopped'}; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def arguments_of_one(command: str, first: str = "", as_typed: Sequence[str] = ()) -> Namespace:
+    """The arguments of a command that does one thing, with its own config: no multirun, no other config.
+
+    Has Hydra answer --help and what else is a question, and exits; refuses flags that are for several jobs.
+    `first` is what the command takes before key=value. Words whose key is in `as_typed` are none of Hydra's.
+    """
+    args = arguments()
+    if is_question(args):
+        sys.argv = [word for word in sys.argv if word.split("=", 1)[0] not in as_typed]
+        hydra.main(config_path=str(conf()), config_name=command, version_base=VERSION_BASE)(lambda cfg: None)()
+        sys.exit(0)
+    if args.multirun or args.config_path or args.config_name or args.experimental_rerun:
+        allowed = f"allowed are {first}key=value, --config-dir, --cfg job and --help"
+        refuse(f"flowzoo.{command}", ValueError(allowed))
+    return args
 
 
 def composed(command: str, overrides: Sequence[str], config_dir: str | None = None, fallback: str = "") -> DictConfig:

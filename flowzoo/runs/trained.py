@@ -16,10 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from flowzoo.paths import user_path
 from flowzoo.runs.check import check_stored
 from flowzoo.runs.config import config_loader
-from flowzoo.runs.launch import arguments_of_one
 from flowzoo.runs.limits import OPTION_LIMITS, check_limits
 from flowzoo.runs.parse import single
 from flowzoo.runs.refusal import UserErrors, one_line, refuse
+from flowzoo.runs.single import arguments_of_one
 from flowzoo.runs.store import Run, RunError, explained
 
 # Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.

@@ -15,7 +15,6 @@ from flowzoo.build import load
 from flowzoo.prompted import sample_prompts
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.launch import launch
 
 H, W = 8, 12
 TINY = [
@@ -94,7 +93,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", *TINY, *words])
     with pytest.raises(SystemExit) as exit:
-        launch("train", train.run, train.run_together, train.ready)
+        train.main()
     assert exit.value.code == 2
     message = capsys.readouterr().err
     assert told in message

@@ -11,7 +11,6 @@ from flowzoo.build import jobs_of
 from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_variant
-from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Interrupted, Run
 from flowzoo.stacks import run_stacks
 from flowzoo.training import memory
@@ -111,8 +110,10 @@ def test_the_command_gives_all_its_jobs_to_one_call(monkeypatch, tmp_path) -> No
 
     argv = ["train", "-m", "trainer=stacked", "variant=rf,v_cos", "seed=0,1", f"runs={tmp_path / 'runs'}"]
     monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(train, "run_together", together)
+    monkeypatch.setattr(train, "ready", lambda cfgs: None)
     with pytest.raises(SystemExit) as ended:
-        launch("train", train.run, together)
+        train.main()
     assert ended.value.code == 7
     assert sorted(seen) == ["rf", "rf", "v/cos", "v/cos"]
     assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,7 @@ from omegaconf import DictConfig
 from flowzoo import train
 from flowzoo.build import loop_of
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.launch import launch
 from flowzoo.runs.store import Run, Unfit, attempt
-from flowzoo.train import run, run_together
 from flowzoo.training.surroundings import check_here, environments_of
 
 Compose = Callable[..., DictConfig]
@@ -90,12 +88,12 @@ def test_what_this_machine_lacks_is_told_before_anything_is_written(
     monkeypatch.setenv("CXX", "no-such-compiler")
     cfg = tiny(word)
     with pytest.raises(Unfit, match=said):
-        attempt(run, cfg)
+        attempt(train.run, cfg)
     words = [*tiny_words, word, f"trainer={engine}", f"runs={tmp_path / 'runs'}"]
     words = [w for w in words if not (w == "trainer.accelerator=cpu" and word.startswith("trainer.accelerator"))]
     monkeypatch.setattr("sys.argv", ["train", *words])
     with pytest.raises(SystemExit) as stopped:
-        launch("train", run, run_together)
+        train.main()
     assert stopped.value.code in (1, 2)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1

@@ -1,12 +1,11 @@
-"""Entry points of commands that do one thing: flags, exit codes, what is told."""
+"""Commands that do one thing: flags, exit codes, what is told."""
 
 import sys
 
 import pytest
 from omegaconf import DictConfig
 
-from flowzoo.runs.launch import arguments_of_one
-from flowzoo.runs.single import launch_single
+from flowzoo.runs.single import arguments_of_one, launch_single
 from flowzoo.runs.store import Diverged, Interrupted, RunError
 
 
