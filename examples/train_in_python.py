@@ -18,9 +18,9 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.encoders.words import WordEncoder
 from flowzoo.formulation.named import formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
+from flowzoo.picture import save_grid
 from flowzoo.prompted import sample_prompts
 from flowzoo.runs.store import Interrupted, Run
-from flowzoo.scoring import save_grid
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.lifecycle import train_and_score
 from flowzoo.training.loop import Loop

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -25,21 +24,20 @@ from flowzoo.autoencoders.kept import load as load_kept
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.autoencoders.statistics import ChannelStatistics
-from flowzoo.data.opening import check_source, check_splits
 from flowzoo.data.source import MEASURED, Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
-from flowzoo.runs.check import check_patches
 from flowzoo.runs.classes import check_callbacks, check_optimizer
-from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.files import RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
-from flowzoo.runs.store import Run, data_of, latents_known, resolved
+from flowzoo.runs.store import Run, latents_known, resolved
 from flowzoo.sizes import pair
+from flowzoo.sources import check_cut, other_data, source_of, sources_of
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
 from flowzoo.training.surroundings import check_here
@@ -71,7 +69,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         if refusal := other_data(one, folder, train):
             raise RunError(refusal)
     autoencoder = autoencoder_of(cfg, train.channels)
-    _check_cut(cfg, train.size, autoencoder.factor)
+    check_cut(cfg, train.size, autoencoder.factor)
     begun = [folder for folder in folders if (folder / DATA).is_file()]
     statistics = _kept(begun[0], autoencoder) if begun else measured(cfg, autoencoder, train, val, loop_of(cfg).device)
     latents, text, evaluation = latents_of(cfg, autoencoder, statistics), instantiate(cfg.text), evaluation_of(cfg)
@@ -259,64 +257,6 @@ def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tup
         return instantiate(backbone, channels=latents.channels, size=latents.latent_size(size), text=text.spec)
 
 
-# the data
-
-
-def source_of(cfg: DictConfig, split: str, **settings: Any) -> Source:
-    """One split of the config group `data`; `settings` are added to those of its source. Raises Refused."""
-    told = f"data {cfg.data.name}"
-    try:
-        source = instantiate(cfg.data.source, split=split, **settings)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, ValueError | OSError | TypeError):
-            raise
-        raise Refused(f"{told}: {error.__cause__}") from error.__cause__
-    check_source(source, split, told)
-    return source
-
-
-def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
-    """The train and the val split, which fit together. Raises Refused, as `source_of`."""
-    train, val = (source_of(cfg, split, **settings) for split in ("train", "val"))
-    check_splits(train, val, f"data {cfg.data.name}")
-    return train, val
-
-
-_ahead: dict[str, tuple[Source, Source]] = {}  # by the config of the data: what is open and waits for a job
-
-
-def open_ahead(cfgs: Sequence[DictConfig]) -> None:
-    """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused."""
-    left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
-    for cfg in {(_told(cfg), str(cfg.autoencoder), str(cfg.backbone)): cfg for cfg in left}.values():
-        _ahead[_told(cfg)] = sources_of(cfg)
-
-
-def _told(cfg: DictConfig) -> str:
-    return OmegaConf.to_yaml(cfg.data, resolve=True)
-
-
-def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
-    """Both splits of a run that has not begun, and whether they fit its other parts. Raises Refused."""
-    told = _told(cfg)
-    train, val = _ahead.pop(told) if told in _ahead else opened(cfg)
-    for key in ("mean", "std"):
-        if cfg.data[key] is not None and len(cfg.data[key]) != train.channels:
-            raise Refused(
-                f"data.{key}={list(cfg.data[key])}: allowed is null, or a number for each of {train.channels} channels"
-            )
-    _check_cut(cfg, train.size, cfg.autoencoder.get("factor", 1))
-    return train, val
-
-
-def _check_cut(cfg: DictConfig, size: tuple[int, int], factor: int) -> None:
-    """Raises Refused where the autoencoder and the patches do not cut images of this size."""
-    try:
-        check_patches(cfg, size, factor)
-    except ValueError as error:
-        raise Refused(str(error)) from None
-
-
 def _deviation(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source) -> dict[str, float]:
     """`deviation`, of the latents of at most 10,000 images, where a formulation asks for it by sigma_data=data."""
     if all(cfg.path.target.get("sigma_data") != "data" for cfg in cfgs):
@@ -329,16 +269,3 @@ def _deviation(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Laten
     found = float(latents.to(device).encode(images.to(device)).double().std())
     latents.to("cpu")
     return {"deviation": found}
-
-
-def other_data(cfg: DictConfig, folder: Path, train: Source) -> str:
-    """Why a run cannot go on with the images of `train`: it was trained on others. Empty where it can."""
-    before = data_of(folder)
-    if before is None or before == train.fingerprint:
-        return ""
-    place = cfg.data.source.get("path")
-    return (
-        f"{folder}: data.name={cfg.data.name}" + (f" data.source.path={place}" if place else "") + " holds other "
-        f"training data (fingerprint {train.fingerprint[:8]}) than this run was trained on ({before[:8]}); allowed: "
-        "the same images and captions, or another sweep= for a run on these"
-    )

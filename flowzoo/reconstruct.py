@@ -16,12 +16,13 @@ from rich.table import Table
 
 from flowzoo.autoencoders.autoencoder import Fitted
 from flowzoo.autoencoders.perceptual import LPIPS
-from flowzoo.build import autoencoder_of, measured, opened
+from flowzoo.build import autoencoder_of, measured
 from flowzoo.data.overview import tell
 from flowzoo.formulation import declared
 from flowzoo.metrics.fid import few_samples, no_fid
 from flowzoo.metrics.reconstruction import LPIPS_EDGE, WINDOW, picture, reconstruct
 from flowzoo.paths import user_path
+from flowzoo.picture import save_grid
 from flowzoo.runs.check import check_files, plain_values
 from flowzoo.runs.classes import check_classes
 from flowzoo.runs.files import check_output, explained, replace, saying
@@ -30,8 +31,8 @@ from flowzoo.runs.keys import check_keys
 from flowzoo.runs.limits import LIMITS, check_limits, integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
-from flowzoo.scoring import save_grid
 from flowzoo.sizes import shown
+from flowzoo.sources import opened
 from flowzoo.training.loop import Loop
 
 SHOWN = 8  # images of the picture, above their reconstructions

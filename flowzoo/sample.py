@@ -41,8 +41,8 @@ def sample(trained: Trained) -> None:
     from hydra.utils import instantiate
 
     from flowzoo.build import loop_of, model_of, plain
+    from flowzoo.picture import save_grid
     from flowzoo.prompted import default_name, sample_prompts
-    from flowzoo.scoring import save_grid
 
     prompts, options, cfg = prompts_of(trained), trained.options, trained.cfg
     images = sample_prompts(

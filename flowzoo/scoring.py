@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,10 +17,9 @@ from torch import Tensor
 
 from flowzoo.job import Evaluation, Job, Setting, Stack
 from flowzoo.judge import Judge, Sampler, Scores
+from flowzoo.picture import save_grid
 from flowzoo.runs.store import data_of
 from flowzoo.training.checkpoint import BEST, read_row, step_of
-
-COLUMNS = 8  # of the sample grid
 
 
 @dataclass(frozen=True)
@@ -117,20 +115,6 @@ class Scoring:
         if place == shown and self.as_trained:
             save_grid(folder / "grid.png", images)
             (folder / "prompts.txt").write_text("\n".join(judge.prompts[: len(images)]) + "\n")
-
-
-def save_grid(path: Path, images: Tensor, columns: int = COLUMNS, gap: int = 2) -> None:
-    """uint8 images [n, 3, H, W] as one PNG of rows of `columns`, on white."""
-    n, _, h, w = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    canvas = torch.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 255, dtype=torch.uint8)
-    for i, image in enumerate(images):
-        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
-        canvas[top : top + h, left : left + w] = image.permute(1, 2, 0)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(canvas.numpy()).save(part, format="PNG")
-    part.replace(path)
 
 
 def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progress: Progress) -> None:

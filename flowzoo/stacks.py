@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from flowzoo.build import jobs_left, jobs_of, loop_of, other_data, source_of
+from flowzoo.build import jobs_left, jobs_of, loop_of
 from flowzoo.fleet import ATTEMPTS, INTERRUPTED, Fleet, Worker, gpus
 from flowzoo.job import Stack
 from flowzoo.runs.grouping import alone, cut, dealt, grouped, split
@@ -24,6 +24,7 @@ from flowzoo.runs.store import (
     latents_known,
     record_failure,
 )
+from flowzoo.sources import other_data, source_of
 from flowzoo.training.lifecycle import train_and_score
 from flowzoo.training.memory import limit_of
 from flowzoo.training.surroundings import check_here

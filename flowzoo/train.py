@@ -43,7 +43,7 @@ def run_together(cfgs: Sequence[DictConfig]) -> int:
 
 def ready(cfgs: Sequence[DictConfig]) -> None:
     """Opens the data of all runs before the first begins. Raises RunError."""
-    import_module("flowzoo.build").open_ahead(cfgs)
+    import_module("flowzoo.sources").open_ahead(cfgs)
 
 
 def main() -> NoReturn:

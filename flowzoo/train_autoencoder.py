@@ -21,11 +21,12 @@ from flowzoo.autoencoders.kl import KLAutoencoder, save_kl
 from flowzoo.autoencoders.kl_loss import KLLoss, PatchCritic
 from flowzoo.autoencoders.kl_network import FACTORS, KLNetwork
 from flowzoo.backbones.stacked import Single
-from flowzoo.build import loop_of, opened, plain
+from flowzoo.build import loop_of, plain
 from flowzoo.data.loader import Batches
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.metrics.reconstruction import picture, reconstruct
+from flowzoo.picture import save_grid
 from flowzoo.runs.check import check_files, plain_values
 from flowzoo.runs.classes import check_classes
 from flowzoo.runs.files import explained
@@ -35,8 +36,8 @@ from flowzoo.runs.limits import LIMITS, NOT_NEGATIVE, check_limits, integer, lis
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run
-from flowzoo.scoring import save_grid
 from flowzoo.sizes import shown
+from flowzoo.sources import opened
 from flowzoo.tasks.autoencoder import Adversary, AutoencoderTask, Autoencoding
 from flowzoo.training.loop import Loop
 from flowzoo.training.program import Program

@@ -18,7 +18,6 @@ from rich.console import Console
 from torch import Tensor
 
 from flowzoo.backbones.stacked import Single
-from flowzoo.build import opened
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source, shuffled
 from flowzoo.encoders.clip import build_clip, save_clip, tokenizer
@@ -31,6 +30,7 @@ from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run
 from flowzoo.sizes import shown
+from flowzoo.sources import opened
 from flowzoo.tasks.clip import ClipTask, Contrastive
 from flowzoo.training.ema import EMA
 from flowzoo.training.loop import Loop

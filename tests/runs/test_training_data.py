@@ -9,11 +9,12 @@ from flowzoo.autoencoders.kept import save
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.autoencoders.statistics import ChannelStatistics
-from flowzoo.build import jobs_of, source_of
+from flowzoo.build import jobs_of
 from flowzoo.data import shapes
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
 from flowzoo.runs.store import RunError, data_of
+from flowzoo.sources import source_of
 from flowzoo.stacks import _on_these_data
 from flowzoo.training.lifecycle import keep_data
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from flowzoo import train
-from flowzoo.build import sources_of
 from flowzoo.data.source import measure
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.files import Refused, RunError
+from flowzoo.sources import sources_of
 
 
 class Tiles:
