@@ -18,6 +18,7 @@ from torch import Tensor
 from flowzoo.job import Evaluation, Job, Setting, Stack
 from flowzoo.judge import Judge, Sampler, Scores
 from flowzoo.picture import save_grid
+from flowzoo.runs.rows import rows_wanted
 from flowzoo.runs.store import data_of
 from flowzoo.training.checkpoint import BEST, read_row, step_of
 
@@ -31,13 +32,8 @@ class Place:
 
 
 def places_of(evaluation: Evaluation) -> list[Place]:
-    """Every setting with every set of weights; the untrained network, a baseline, in the shortest setting alone."""
-    settings = evaluation.settings
-    return [
-        Place(weights, setting)
-        for weights in evaluation.weights
-        for setting in ([min(settings)] if weights == "init" else settings)
-    ]
+    """Those that a run has rows for."""
+    return [Place(*place) for place in rows_wanted(evaluation.weights, evaluation.settings)]
 
 
 class Scoring:

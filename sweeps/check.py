@@ -21,6 +21,7 @@ from flowzoo.runs.identity import comparable, run_name, run_variant
 from flowzoo.runs.layout import CONFIG, FINISHED, PLAN, RESULTS, STATES, STATUS
 from flowzoo.runs.lock import LOCK, Held
 from flowzoo.runs.reading import HERE, RunFolder
+from flowzoo.runs.rows import rows_wanted
 from flowzoo.runs.signals import shielded
 from flowzoo.runs.store import Run
 from sweeps.manifest import Manifest, Planned, departure
@@ -195,11 +196,7 @@ def _missing_rows(folder: RunFolder) -> Iterator[Problem]:
     try:
         evaluation = folder.config["evaluation"]
         settings = [(int(setting["steps"]), float(setting["guidance"])) for setting in evaluation["settings"]]
-        wanted = {
-            (weights, *setting)
-            for weights in evaluation["weights"]
-            for setting in ([min(settings)] if weights == "init" else settings)  # as flowzoo.scoring.places_of
-        }
+        wanted = {(weights, *setting) for weights, setting in rows_wanted(evaluation["weights"], settings)}
         have = {(row["weights"], int(row["steps"]), float(row["guidance"])) for row in folder.rows}
     except (LookupError, TypeError, ValueError):
         return  # said elsewhere

@@ -3,17 +3,26 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from flowzoo.runs.files import csv_text
 from flowzoo.runs.layout import AFTER_METRICS, BEFORE_METRICS, COLUMNS, SETTING
 
+T = TypeVar("T", bound=Any)
 REQUIRED = ("variant",)  # columns without which a table holds no results
 
 
 def metrics_of(columns: Iterable[str]) -> list[str]:
     """The columns that are metrics, in their order."""
     return [name for name in columns if name not in COLUMNS]
+
+
+def rows_wanted(weights: Iterable[str], settings: Sequence[T]) -> list[tuple[str, T]]:
+    """(weights, setting) of each row that a run is to have, by the config group `evaluation`.
+
+    Every setting with every set of weights; the untrained network `init`, a baseline, in the shortest setting alone.
+    """
+    return [(one, setting) for one in weights for setting in ([min(settings)] if one == "init" else settings)]
 
 
 def lines(text: str) -> Iterator[str]:
