@@ -36,7 +36,7 @@ from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.store import Run, latents_known, resolved
-from flowzoo.sizes import pair
+from flowzoo.sizes import pair, patch_of
 from flowzoo.sources import check_cut, other_data, source_of, sources_of
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
@@ -254,6 +254,8 @@ def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tup
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(word(cfg.seed, 0, "weights"))
         backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
+        if "patch_size" in backbone:
+            backbone["patch_size"] = patch_of(backbone["patch_size"], latents.autoencoder.factor)
         return instantiate(backbone, channels=latents.channels, size=latents.latent_size(size), text=text.spec)
 
 

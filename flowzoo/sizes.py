@@ -11,6 +11,14 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return edges[0], edges[1]
 
 
+def patch_of(patch_size: int | None, factor: int) -> int:
+    """Latents along the edge of a token: `patch_size`, or None for those of 4 pixels, one at least.
+
+    factor: f of the autoencoder, pixels per latent.
+    """
+    return patch_size or max(1, 4 // factor)
+
+
 def shown(size: Sequence[int]) -> str:
     """ "48 x 64", H first."""
     return " x ".join(map(str, size))

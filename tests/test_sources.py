@@ -126,7 +126,7 @@ def test_what_the_data_refuses_is_one_line_and_leaves_nothing(
     (own.parent / "empty").mkdir()
     words = [word.format(own.parent / "empty") for word in words]
     data = [] if any("data=folder" in word for word in words) else ["data=tiles"]
-    assert typed(f"--config-dir={own}", *words, *data, *TINY, "backbone.patch_size=2") == 2
+    assert typed(f"--config-dir={own}", *words, *data, *TINY, "autoencoder=pixels", "backbone.patch_size=2") == 2
     message = capsys.readouterr().err
     assert named in message
     assert message.count("\n") == 1

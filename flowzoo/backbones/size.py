@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowzoo.encoders.text import Text, TextSpec
 from flowzoo.paths import conf
+from flowzoo.sizes import patch_of
 
 SMALL_TEXT = TextSpec(lengths=(32, 24), dims=(64, 64), pooled=(64, 64))  # flowzoo's two embedded encoders
 PAPER_TEXT = TextSpec(lengths=(154,), dims=(4096,), pooled=(2048,))  # appendix B.2
@@ -27,13 +28,17 @@ class Size:
 
 
 def preset(name: str, **overrides: Any) -> DictConfig:
-    """The network of conf/backbone/<name>.yaml with some values replaced. Raises ValueError for an unknown name."""
+    """The network of conf/backbone/<name>.yaml with some values replaced, where it is silent with patches for pixels.
+
+    Raises ValueError for an unknown name.
+    """
     path = conf() / "backbone" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"backbone {name!r} is none of {sorted(p.stem for p in path.parent.glob('*.yaml'))}")
     config = OmegaConf.merge(OmegaConf.load(path), overrides)
     assert isinstance(config, DictConfig)
     config.pop("name")  # for results; no argument of the network
+    config.patch_size = patch_of(config.patch_size, 1)
     return config
 
 

@@ -109,6 +109,7 @@ def words_of(args: Namespace, runs: Path) -> list[str]:
         for i in range(2, encoders + 1)
     ]
     return [
+        "autoencoder=pixels",
         "backbone=mmdit",
         f"backbone.width={args.width}",
         f"backbone.depth={args.depth}",

@@ -19,7 +19,7 @@ from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import check_keys
 from flowzoo.runs.limits import LIMITS, PLACE_LIMITS, check_limits, spelled
 from flowzoo.runs.text import check_text
-from flowzoo.sizes import pair
+from flowzoo.sizes import pair, patch_of
 
 # What every run has: parts that name a class, and sections of which every setting is needed.
 PARTS = (
@@ -163,12 +163,20 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
 
 def check_patches(values: Mapping[str, Any] | DictConfig, size: tuple[int, int], factor: int) -> None:
     """Raises ValueError where images of (H, W) pixels are not cut by the autoencoder's factor and the patches."""
-    patch, told = values["backbone"].get("patch_size"), _edges(size)
+    backbone, told = values["backbone"], _edges(size)
+    given = backbone.get("patch_size")
+    patch = patch_of(given, factor) if "patch_size" in backbone else 1
+    if declared.own_class(str(backbone["_target_"])) == "UViT" and (patch < 2 or patch & (patch - 1)):
+        said = f"null, which is {patch} on autoencoder.factor={factor}" if given is None else patch
+        raise ValueError(
+            f"backbone.patch_size={said}: allowed with uvit is a power of two from 2 on, as it has a convolutional "
+            "level for each halving"
+        )
     if any(edge % factor for edge in size):
         raise ValueError(f"autoencoder.factor={factor}: allowed is a divisor of {told}, the image size")
     latent = (size[0] // factor, size[1] // factor)
     seen = f"{_edges(latent)}, the image size" + (f" {told} over autoencoder.factor={factor}" if factor > 1 else "")
-    if patch and any(edge % patch for edge in latent):
+    if any(edge % patch for edge in latent):
         raise ValueError(f"backbone.patch_size={patch}: allowed is a divisor of {seen}")
 
 

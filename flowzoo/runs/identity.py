@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.content import SHIPPED_WITH, sha256_of
 from flowzoo.formulation import declared, names
 from flowzoo.paths import user_path
+from flowzoo.sizes import patch_of
 
 # Keys that can change neither a weight nor which weights are kept. `sigma_data` and `captions` are inside path.target
 # and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
@@ -46,8 +47,20 @@ def comparable(cfg: Config, without: Iterable[str] = ("logger", "hydra")) -> dic
     skipped = set(without)  # key by key: the logger's config asks for this hash
     values = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in skipped}
     content = values.pop(CONTENT, None) or content_of(values)
-    values = declared.simplest(values)
+    values = _with_patches(declared.simplest(values))
     return {key: _comparable(value, key, content) for key, value in values.items()}
+
+
+def _with_patches(values: dict[str, Any]) -> dict[str, Any]:
+    """With the patches that null stands for, where the autoencoder's factor is known without its weights."""
+    backbone, autoencoder = (values.get(key) for key in ("backbone", "autoencoder"))
+    if not isinstance(backbone, Mapping) or not isinstance(autoencoder, Mapping):
+        return values
+    pixels = declared.own_class(str(autoencoder.get("_target_"))) == "Pixels"
+    factor = 1 if pixels else autoencoder.get("factor")
+    if "patch_size" not in backbone or not isinstance(factor, int):
+        return values
+    return {**values, "backbone": {**backbone, "patch_size": patch_of(backbone["patch_size"], factor)}}
 
 
 def part_identity(part: Config) -> dict[str, Any]:

@@ -128,7 +128,7 @@ LIMITS: dict[str, Limit] = {
     "halving.samples": integer(2),
     "halving.steps": integer(1),
     "halving.guidance": NOT_NEGATIVE,
-    "backbone.patch_size": integer(1),
+    "backbone.patch_size": either(one_of(None), integer(1)),
     "backbone.depth": integer(1),
     "backbone.width": either(one_of(None), integer(1)),
     "backbone.heads": either(one_of(None), integer(1)),

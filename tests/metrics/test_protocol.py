@@ -56,7 +56,13 @@ class Blurred(Extractor):
 
 def test_all_that_makes_a_metric_is_part_of_the_protocol(tmp_path):
     def protocol(*words: str) -> str:
-        small = ["text=words", "data.source.image_size=16", "data.source.size=128", f"runs={tmp_path}"]
+        small = [
+            "text=words",
+            "autoencoder=pixels",
+            "data.source.image_size=16",
+            "data.source.size=128",
+            f"runs={tmp_path}",
+        ]
         few = ["evaluation=quick", "evaluation.samples=66", "evaluation.reference=66"]
         with config_loader() as loader:
             (cfg,) = compose_jobs(loader, "train", [*small, *few, *words], multirun=False)

@@ -285,3 +285,16 @@ def test_a_folder_of_weights_counts_by_all_its_files(tmp_path):
     assert run_hash(configs[0]) == run_hash(configs[1])
     (tmp_path / "two" / "deep" / "model.bin").write_bytes(b"2")
     assert run_hash(configs[0]) != run_hash(configs[1])
+
+
+def test_null_is_the_patch_that_it_stands_for():
+    """Where the autoencoder's factor is in the config: the tokens of 4 pixels."""
+    for autoencoder, patch, other in (
+        (["autoencoder=pixels"], 4, 2),
+        (["autoencoder=pca"], 1, 2),
+        (["autoencoder=pca", "autoencoder.factor=2", "autoencoder.channels=12"], 2, 1),
+    ):
+        names = [
+            run_name(jobs(*autoencoder, f"backbone.patch_size={size}")[0]) for size in ("null", str(patch), str(other))
+        ]
+        assert names[0] == names[1] != names[2]

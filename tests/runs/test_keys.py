@@ -36,7 +36,7 @@ def test_a_key_that_nothing_reads_is_refused(word: str, key: str) -> None:
         ("experiment=demo", "path=edm", "logger=wandb"),
         ("trainer=stacked", "halving=asha", "logger=tensorboard"),
         ("+metric.mine={_target_: flowzoo.metrics.fid.FID}", "callbacks=[timer]"),
-        ("text=clip", "solver=heun", "solver/grid=karras", "backbone=uvit"),
+        ("text=clip", "solver=heun", "solver/grid=karras", "backbone=uvit", "autoencoder=pixels"),
     ],
 )
 def test_every_key_of_the_options_is_known(words: tuple[str, ...]) -> None:

@@ -18,7 +18,14 @@ from flowzoo.sources import source_of
 from flowzoo.stacks import _on_these_data
 from flowzoo.training.lifecycle import keep_data
 
-SMALL = ["text=words", "data.source.size=64", "data.source.image_size=16", "backbone.depth=1", "backbone.width=64"]
+SMALL = [
+    "text=words",
+    "data.source.size=64",
+    "data.source.image_size=16",
+    "autoencoder=pixels",
+    "backbone.depth=1",
+    "backbone.width=64",
+]
 
 
 @pytest.fixture

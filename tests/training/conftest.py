@@ -11,6 +11,7 @@ TINY = [
     "text.encoders.words.length=4",
     "data.source.image_size=16",
     "data.source.size=128",
+    "autoencoder=pixels",
     "backbone.depth=1",
     "backbone.width=32",
     "backbone.heads=1",

@@ -30,7 +30,7 @@ from flowzoo.training.checkpoint import LAST, read_weights
 FILE = Path(__file__).with_suffix(".json")
 STEPS = 20
 WORDS = [
-    *("text=words", "text.encoders.words.length=4", "data.source.image_size=16"),
+    *("autoencoder=pixels", "text=words", "text.encoders.words.length=4", "data.source.image_size=16"),
     *("data.source.size=128", "backbone.depth=2", "backbone.width=32", "backbone.heads=2", "trainer.accelerator=cpu"),
     *(f"trainer.steps={STEPS}", "trainer.batch_size=8", "trainer.val_samples=8", "trainer.log_every=1"),
     *("trainer.val_every=10", "trainer.checkpoint_every=20", "optimizer.warmup_steps=5", "optimizer.lr=1e-3"),

@@ -189,3 +189,14 @@ def test_weights_that_do_not_cut_the_images_are_refused(tiny: Compose, tiny_kl: 
     with pytest.raises(Refused, match=r"autoencoder\.factor=4: allowed is a divisor of 18"):
         jobs_of([cfg])
     assert not run_folder(cfg).exists()
+
+
+def test_tokens_are_four_pixels_unless_the_config_says_more(tiny: Compose, tiny_kl: list[str]) -> None:
+    """Also where the autoencoder's factor is known from its weights alone."""
+    words = [word for word in tiny_kl if not word.startswith("backbone.patch_size")]
+    sizes = {}
+    for size in ("null", "2"):
+        (job,) = jobs_of([tiny(*words, f"backbone.patch_size={size}")])
+        state = job.model.backbone.state_dict()
+        sizes[size] = next(x for name, x in state.items() if name.startswith("image.") and x.ndim > 1).shape[1]
+    assert sizes == {"null": 4, "2": 4 * 2**2}  # numbers of a token of 4 channels

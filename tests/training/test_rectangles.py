@@ -20,7 +20,13 @@ H, W = 8, 12
 TINY = [
     *("data=folder", "data.source.path=photos", "data.source.val_fraction=0.5", f"data.source.image_size=[{H},{W}]"),
     *("text=words", "text.encoders.words.length=4", "backbone.depth=1", "backbone.width=32", "backbone.heads=1"),
-    *("backbone.patch_size=4", "trainer.accelerator=cpu", "trainer.steps=2", "trainer.batch_size=4"),
+    *(
+        "autoencoder=pixels",
+        "backbone.patch_size=4",
+        "trainer.accelerator=cpu",
+        "trainer.steps=2",
+        "trainer.batch_size=4",
+    ),
     *("trainer.val_samples=4", "evaluation.samples=4", "evaluation.weights=[ema]", "metric=[clip]"),
     "evaluation.settings=[{steps: 2, guidance: 1.0}]",
 ]
