@@ -1,7 +1,7 @@
 """Training batches as a function of (seed, step): the same from each cache, after a resume, on any number of ranks."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
@@ -25,11 +25,12 @@ _CHUNK = 1024  # images decoded at once into the device cache
 _ROOM = 0.8  # share of the free memory that the device cache may take
 _PREFETCH = 4  # batches that a worker keeps ready
 NO_TEXT = Text((), ())
+Encode = Callable[[Tensor], Tensor]  # uint8 [n, C, H, W] -> floats [n, c, h, w], on one device
 
 
 @dataclass
 class Batch:
-    images: Tensor  # uint8 [B, C, H, W], on the device
+    images: Tensor  # on the device: uint8 [B, C, H, W], or floats [B, c, h, w] where they are kept encoded
     text: Text  # float32, on the device
     captions: list[str] | None = None  # where they are at hand
 
@@ -91,26 +92,36 @@ class Cache(Protocol):
 
 
 class Resident:
-    """`cache=device`: the whole split as one uint8 tensor on the device, decoded once; a batch is a look-up.
+    """`cache=device`: the whole split as one tensor on the device, decoded once; a batch is a look-up.
 
-    Raises ValueError, with the sizes, where the split does not fit.
+    It holds uint8 images, or what `encode` makes of them. Raises ValueError, with the sizes, where it does not fit.
     """
 
     def __init__(
-        self, source: Source, encoders: Encoders | None, plan: Plan, device: torch.device, workers: int
+        self,
+        source: Source,
+        encoders: Encoders | None,
+        plan: Plan,
+        device: torch.device,
+        workers: int,
+        encode: Encode | None,
     ) -> None:
-        shape = (len(source), source.channels, *source.size)
-        need, free = torch.Size(shape).numel(), free_memory(device)
+        def read(chunk: Sequence[int]) -> Tensor:
+            images = torch.from_numpy(source.images(chunk))
+            return encode(images.to(device)) if encode else images
+
+        one = read([0])
+        need, free = len(source) * one.nbytes, free_memory(device)
         if need > _ROOM * free:
             raise ValueError(
                 f"data.cache=device needs {gib(need)} for {len(source)} images of {source.name}, "
                 f"but {device} has {gib(free)} free, of which it takes {_ROOM:.0%} at most; use data.cache=none"
             )
         self._plan = plan
-        self._images = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._images = torch.empty((len(source), *one.shape[1:]), dtype=one.dtype, device=device)
         for start in track(range(0, len(source), _CHUNK), f"images of {source.name}"):
             chunk = range(start, min(start + _CHUNK, len(source)))
-            self._images[start : chunk.stop] = torch.from_numpy(source.images(chunk))
+            self._images[start : chunk.stop] = read(chunk)
         self._text = TextCache(source, encoders, device) if encoders else None
 
     def at(self, step: int) -> Batch:
@@ -133,7 +144,13 @@ class Streamed:
     """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
 
     def __init__(
-        self, source: Source, encoders: Encoders | None, plan: Plan, device: torch.device, workers: int
+        self,
+        source: Source,
+        encoders: Encoders | None,
+        plan: Plan,
+        device: torch.device,
+        workers: int,
+        encode: Encode | None,
     ) -> None:
         self._device = device
         self._steps = _Steps(source, plan)
@@ -198,7 +215,7 @@ class _Steps(Dataset[tuple[Tensor, list[str]] | RunError]):
         return images, [texts[draw % len(texts)] for texts, draw in zip(alternatives, draws, strict=True)]
 
 
-CACHES: dict[str, Callable[[Source, Encoders | None, Plan, torch.device, int], Cache]] = {
+CACHES: dict[str, Callable[[Source, Encoders | None, Plan, torch.device, int, Encode | None], Cache]] = {
     "device": Resident,
     "none": Streamed,
 }
@@ -207,8 +224,8 @@ CACHES: dict[str, Callable[[Source, Encoders | None, Plan, torch.device, int], C
 class Batches:
     """The training batches of one split, from either cache; `wait` counts the seconds spent waiting for them.
 
-    Without encoders the text of a batch is empty. batch_size is that of all `world` ranks together; a rank gets its
-    slice.
+    Without encoders the text of a batch is empty. `encode` makes what is kept in place of uint8 images where all of
+    them are kept. batch_size is that of all `world` ranks together; a rank gets its slice.
     """
 
     def __init__(
@@ -223,13 +240,14 @@ class Batches:
         workers: int = 4,
         rank: int = 0,
         world: int = 1,
+        encode: Encode | None = None,
     ) -> None:
         if cache not in CACHES:
             raise ValueError(f"data.cache={cache!r} is not known; allowed: {', '.join(CACHES)}")
         if workers < 0:
             raise ValueError(f"data.workers={workers} is out of range; allowed: 0 or more")
         plan = Plan(len(source), batch_size, seed, rank, world)
-        self._cache = CACHES[cache](source, encoders, plan, torch.device(device), workers)
+        self._cache = CACHES[cache](source, encoders, plan, torch.device(device), workers, encode)
         self.wait = 0.0
 
     def reseeded(self, seed: int) -> "Batches":

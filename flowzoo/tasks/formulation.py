@@ -75,7 +75,7 @@ class FormulationTask:
         """x0 and eps [V or 1, B, ...], the text, and the records' fields [V, B]."""
         x0s, noises, texts = [], [], []
         for seed, one in zip(self.seeds, batch, strict=True):
-            x0 = self.autoencoder.encode(one.images)
+            x0 = one.images if one.images.is_floating_point() else self.autoencoder.encode(one.images)
             every = len(x0) * self.world
             share = slice(self.rank * len(x0), (self.rank + 1) * len(x0))  # of the draws for the whole batch
             x0s.append(x0)

@@ -81,6 +81,21 @@ def test_both_caches_give_the_same_batches(workers: int) -> None:
     assert streamed.wait > 0
 
 
+def test_images_may_be_kept_encoded() -> None:
+    """Each once, whatever the number of batches; where they are not kept they come as they are."""
+    seen = []
+
+    def encode(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.float().mean((2, 3), keepdim=True)
+
+    encoded, plain = batches("device", encode=encode), batches("device")
+    for step in range(9):
+        torch.testing.assert_close(encoded.at(step).images, plain.at(step).images.float().mean((2, 3), keepdim=True))
+    assert sum(seen) == 50 + 1  # and one, whose size is asked for
+    assert torch.equal(batches("none", encode=encode).at(3).images, plain.at(3).images)
+
+
 @pytest.mark.parametrize("cache", ["device", "none"])
 def test_without_encoders_the_same_images_come_without_text(cache: str) -> None:
     told, bare = batches(cache).at(4), batches(cache, encoders=None).at(4)

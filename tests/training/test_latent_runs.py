@@ -12,6 +12,7 @@ from flowzoo import train
 from flowzoo.autoencoders import kept
 from flowzoo.autoencoders.kl import save_kl
 from flowzoo.autoencoders.kl_network import KLNetwork
+from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pca import BlockPCA
 from flowzoo.build import jobs_of, load, model_of, trained_job
 from flowzoo.prompted import sample_prompts
@@ -200,3 +201,29 @@ def test_tokens_are_four_pixels_unless_the_config_says_more(tiny: Compose, tiny_
         state = job.model.backbone.state_dict()
         sizes[size] = next(x for name, x in state.items() if name.startswith("image.") and x.ndim > 1).shape[1]
     assert sizes == {"null": 4, "2": 4 * 2**2}  # numbers of a token of 4 channels
+
+
+def test_latents_of_images_that_are_seen_again_are_computed_once(
+    tiny: Compose, tiny_kl: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same weights in the end as where they are computed for each batch."""
+    encode, counted = Latents.encode, []
+    monkeypatch.setattr(Latents, "encode", lambda self, images: counted.append(len(images)) or encode(self, images))
+    few = [
+        *tiny_kl,
+        *SHORT,
+        "trainer.precision=64-true",
+        "data.source.size=16",
+        "metric=[clip]",
+        "trainer.val_samples=4",
+    ]
+    states, counts = [], []
+    for words in (["data.cache=device"], ["data.cache=none", "data.workers=0"]):
+        counted.clear()
+        cfg = tiny(*few, "trainer.steps=6", "trainer.val_samples=4", *words, runs=words[0])
+        train.run(cfg)
+        states.append(last(cfg))
+        counts.append(sum(counted))
+    assert counts == [16 + 1 + 4, 6 * 8 + 4]  # one whose size is asked for, and those of validation
+    for name, x in states[0].items():
+        torch.testing.assert_close(x, states[1][name], rtol=1e-9, atol=1e-11)
