@@ -31,6 +31,15 @@ def configure_size(parser: ArgumentParser) -> None:
     group.add_argument("--text-tokens", type=positive, default=16, help="of encoders of at most 77 each, equally long")
     group.add_argument("--batch", type=positive, default=128, help="images a step, of each variant")
     group.add_argument("--images", type=positive, default=4096, help="of the data set")
+    group.add_argument(
+        "--autoencoder",
+        choices=("pixels", "pca", "kl"),
+        default="pixels",
+        help="latents have 8 channels and are as many as there are tokens; kl has random weights",
+    )
+    group.add_argument(
+        "--once", action="store_true", help="no image is seen twice, so latents are computed batch by batch"
+    )
     group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
 
@@ -108,12 +117,14 @@ def words_of(args: Namespace, runs: Path) -> list[str]:
         f"+text.encoders.words{i}={{_target_: flowzoo.encoders.words.WordEncoder, length: {length}, dim: 64}}"
         for i in range(2, encoders + 1)
     ]
+    steps = args.images // args.batch if args.once else 100_000
+    if not steps:
+        raise ValueError(f"--once with --images {args.images}: allowed is at least one batch, {args.batch}")
     return [
-        "autoencoder=pixels",
+        *_autoencoder(args.autoencoder, patch, runs.parent),
         "backbone=mmdit",
         f"backbone.width={args.width}",
         f"backbone.depth={args.depth}",
-        f"backbone.patch_size={patch}",
         f"data.source.image_size={side * patch}",
         f"data.source.size={args.images}",
         "text=words",
@@ -122,11 +133,28 @@ def words_of(args: Namespace, runs: Path) -> list[str]:
         f"trainer.batch_size={args.batch}",
         f"trainer.precision={args.precision}",
         f"trainer.accelerator={'gpu' if args.device == 'cuda' else args.device}",
-        "trainer.steps=100000",
+        f"trainer.steps={steps}",
         f"trainer.val_every={FOREVER}",
         f"trainer.checkpoint_every={FOREVER}",
         f"runs={runs}",
     ]
+
+
+def _autoencoder(name: str, patch: int, folder: Path) -> list[str]:
+    """The words for an autoencoder with which a token is so many pixels wide; weights go to `folder`."""
+    if name == "pixels":
+        return ["autoencoder=pixels", f"backbone.patch_size={patch}"]
+    if name == "pca":
+        latents = [f"autoencoder.factor={patch}", "autoencoder.channels=8"]
+    else:
+        from flowzoo.autoencoders.kl import save_kl
+        from flowzoo.autoencoders.kl_network import KLNetwork
+
+        folder.mkdir(parents=True, exist_ok=True)
+        widths = (32, 64, 128)[-patch.bit_length() :]
+        save_kl(KLNetwork(3, patch, 8, widths, blocks=1), folder / "kl.safetensors", {})
+        latents = [f"autoencoder.weights={folder / 'kl.safetensors'}"]
+    return [f"autoencoder={name}", *latents, "backbone.patch_size=1"]
 
 
 def configs(words: Sequence[str], variants: int) -> list[DictConfig]:

@@ -10,9 +10,11 @@ from flowzoo.bench.measure import forward_flops, training_flops
 from flowzoo.bench.report import spread
 from flowzoo.bench.size import configs, words_of
 from flowzoo.bench.stopwatch import Enough, Stopwatch
+from flowzoo.build import autoencoder_of
 from flowzoo.runs.identity import run_variant
 
 SIZE = {"width": 64, "depth": 1, "image_tokens": 16, "text_tokens": 4, "batch": 2, "images": 8}
+SIZE |= {"autoencoder": "pixels", "once": False}
 
 
 def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
@@ -31,11 +33,24 @@ def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("image", "text", "lengths"), [(64, 16, (16,)), (256, 154, (77, 77)), (1024, 77, (77,))])
-def test_tokens_are_those_asked_for(image: int, text: int, lengths: tuple[int, ...], tmp_path: Path) -> None:
-    args = Namespace(**{**SIZE, "image_tokens": image, "text_tokens": text}, precision="auto", device="cpu")
-    (cfg,) = configs(words_of(args, tmp_path), 1)
-    assert (cfg.data.source.image_size // cfg.backbone.patch_size) ** 2 == image
+@pytest.mark.parametrize("autoencoder", ["pixels", "pca", "kl"])
+def test_tokens_are_those_asked_for(
+    image: int, text: int, lengths: tuple[int, ...], autoencoder: str, tmp_path: Path
+) -> None:
+    size = {"image_tokens": image, "text_tokens": text, "autoencoder": autoencoder}
+    args = Namespace(**{**SIZE, **size}, precision="auto", device="cpu")
+    (cfg,) = configs(words_of(args, tmp_path / "runs"), 1)
+    factor = autoencoder_of(cfg, 3).factor
+    assert (cfg.data.source.image_size // factor // cfg.backbone.patch_size) ** 2 == image
     assert tuple(encoder.length for encoder in cfg.text.encoders.values()) == lengths
+
+
+def test_once_no_image_is_seen_again(tmp_path: Path) -> None:
+    args = Namespace(**{**SIZE, "images": 9, "once": True}, precision="auto", device="cpu")
+    (cfg,) = configs(words_of(args, tmp_path), 1)
+    assert cfg.trainer.steps == 4
+    with pytest.raises(ValueError, match="--once with --images 1: allowed is at least one batch, 2"):
+        words_of(Namespace(**{**SIZE, "images": 1, "once": True}, precision="auto", device="cpu"), tmp_path)
 
 
 def test_more_variants_than_names_differ_in_the_learning_rate(tmp_path: Path, monkeypatch: Any) -> None:
