@@ -1,5 +1,6 @@
 """Scores a trained run: `python -m flowzoo.evaluate run=DIR evaluation.samples=500 solver=heun`."""
 
+from flowzoo.imports import swiftly
 from flowzoo.runs.output import follow
 from flowzoo.runs.trained import Trained, launch_trained
 
@@ -9,8 +10,9 @@ def check(trained: Trained) -> None:
 
 
 def evaluate(trained: Trained) -> None:
-    from flowzoo.build import trained_job
-    from flowzoo.training.lifecycle import score_trained
+    with swiftly():
+        from flowzoo.build import trained_job
+        from flowzoo.training.lifecycle import score_trained
 
     score_trained(trained_job(trained.cfg, trained.run.path), trained.options.checkpoint)
 

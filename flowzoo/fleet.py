@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from flowzoo.imports import swiftly
 from flowzoo.runs.files import saying
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import handled_by, stoppable
@@ -238,7 +239,8 @@ def await_go() -> None:
 
 def _begin() -> int:
     global _said
-    function, args, alive, _said = pickle.load(sys.stdin.buffer)
+    with swiftly():  # the function's module may import torch
+        function, args, alive, _said = pickle.load(sys.stdin.buffer)
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)

@@ -1,5 +1,6 @@
 """Draws images from a trained run: `python -m flowzoo.sample run=DIR prompt="a red circle, left of a blue square!"`."""
 
+from flowzoo.imports import swiftly
 from flowzoo.paths import user_path
 from flowzoo.runs.files import check_output
 from flowzoo.runs.output import follow
@@ -40,9 +41,10 @@ def check(trained: Trained) -> None:
 def sample(trained: Trained) -> None:
     from hydra.utils import instantiate
 
-    from flowzoo.build import loop_of, model_of, plain
-    from flowzoo.picture import save_grid
-    from flowzoo.prompted import default_name, sample_prompts
+    with swiftly():
+        from flowzoo.build import loop_of, model_of, plain
+        from flowzoo.picture import save_grid
+        from flowzoo.prompted import default_name, sample_prompts
 
     prompts, options, cfg = prompts_of(trained), trained.options, trained.cfg
     images = sample_prompts(

@@ -15,6 +15,7 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from flowzoo.imports import swiftly
 from flowzoo.paths import conf
 from flowzoo.runs import variants
 from flowzoo.runs.canonical import canonical
@@ -27,23 +28,24 @@ from flowzoo.runs.signals import handing_on, stoppable
 from flowzoo.runs.store import Interrupted, RunError, attempt
 
 PROGRAM = "flowzoo.train"
+imported = stoppable(swiftly()(import_module))  # torch takes seconds
 
 
 def run(*cfgs: DictConfig) -> None:
     """Runs of one kind, or one alone, from configs to rows; the same call goes on where an earlier one stopped."""
-    build, lifecycle = map(stoppable(import_module), ("flowzoo.build", "flowzoo.training.lifecycle"))  # torch: seconds
+    build, lifecycle = map(imported, ("flowzoo.build", "flowzoo.training.lifecycle"))
     lifecycle.train_and_score(stoppable(build.jobs_left)(cfgs))
 
 
 def run_together(cfgs: Sequence[DictConfig]) -> int:
     """Runs with trainer=stacked, many in one program; returns the exit code."""
-    code: int = stoppable(import_module)("flowzoo.stacks").run_stacks(cfgs)
+    code: int = imported("flowzoo.stacks").run_stacks(cfgs)
     return code
 
 
 def ready(cfgs: Sequence[DictConfig]) -> None:
     """Opens the data of all runs before the first begins. Raises RunError."""
-    import_module("flowzoo.sources").open_ahead(cfgs)
+    imported("flowzoo.sources").open_ahead(cfgs)
 
 
 def main() -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from numbered import Numbers
+from prepared import Prepared
 
 from flowzoo.backbones import fused
 from flowzoo.encoders.clip import build_clip, save_clip
@@ -63,6 +64,13 @@ def numbers() -> Numbers:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first: one worker begins with them, the other takes from its end, and both end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Iterator[Prepared]:
+    """Starts commands without the seconds in which an interpreter imports torch and Lightning."""
+    with Prepared() as process:
+        yield process
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """`| head -1` on commands that train: they save, say how they stand, and end with a code of their own."""
 
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from prepared import Prepared
 
 from flowzoo.runs.lock import LOCK
 from flowzoo.runs.store import Run
@@ -22,19 +23,26 @@ CLIP = [
 MULTIRUN = ["flowzoo.train", "-m", *LONG, "path=rf,v_cos"]
 
 
-def head(command: list[str], cwd: Path, until: str = "") -> tuple[int, str]:
-    """The exit code and what was said on standard error, where output is read as far as the first line with `until`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    for line in process.stdout:
-        if until in line:
-            break
-    process.stdout.close()
-    said = process.stderr.read()
-    return process.wait(timeout=1200), said
+Head = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def head(prepared: Prepared, tmp_path: Path) -> Head:
+    """Reads the output of a command as far as the first line with `until`: its exit code, and its standard error."""
+
+    def call(command: list[str], until: str = "") -> tuple[int, str]:
+        process = prepared.start(["-m", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if until in line:
+                break
+        process.stdout.close()
+        said = process.stderr.read()
+        process.stderr.close()
+        return process.wait(1200), said
+
+    return call
 
 
 @pytest.mark.slow
@@ -46,8 +54,10 @@ def head(command: list[str], cwd: Path, until: str = "") -> tuple[int, str]:
     ],
     ids=["multirun", "stacks"],
 )
-def test_training_saves_and_stops(command: list[str], states: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
-    code, said = head([*command, *tiny_words], tmp_path, "validation loss")
+def test_training_saves_and_stops(
+    command: list[str], states: list[str], tmp_path: Path, tiny_words: list[str], head: Head
+) -> None:
+    code, said = head([*command, *tiny_words], "validation loss")
     runs = [Run(path.parent) for path in (tmp_path / "runs" / "solo").glob("*/status.json")]
     assert code == 130, said
     assert "Traceback" not in said
@@ -59,10 +69,10 @@ def test_training_saves_and_stops(command: list[str], states: list[str], tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [["-j", "2"], ["engine=stacked"]], ids=["-j 2", "stacked"])
-def test_a_sweep_saves_and_stops(at_once: list[str], tmp_path: Path, tiny_words: list[str]) -> None:
+def test_a_sweep_saves_and_stops(at_once: list[str], tmp_path: Path, tiny_words: list[str], head: Head) -> None:
     sweep = {"variants": ["rf", "v/cos"], "overrides": [*tiny_words, *LONG]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(sweep))
-    code, said = head(["sweeps", "run", "small.yaml", *at_once], tmp_path)
+    code, said = head(["sweeps", "run", "small.yaml", *at_once])
     assert code == 130, said
     assert "Traceback" not in said
     assert "the same command goes on" in said
@@ -71,22 +81,22 @@ def test_a_sweep_saves_and_stops(at_once: list[str], tmp_path: Path, tiny_words:
     assert not list(tmp_path.rglob(LOCK))
 
 
-def test_a_search_stops(tmp_path: Path) -> None:
+def test_a_search_stops(tmp_path: Path, head: Head) -> None:
     study = {
         "parameters": {"sampler.m": {"low": -1.5, "high": 1.5}, "sampler.s": {"low": 0.2, "high": 2.5}},
         "n_trials": 1000,
         "objective": {"_target_": "sweeps.search.toy.Toy", "seconds": 0.2},
     }
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(study))
-    code, said = head(["sweeps", "search", "toy.yaml"], tmp_path)
+    code, said = head(["sweeps", "search", "toy.yaml"])
     assert code == 130, said
     assert "Traceback" not in said
     assert not list((tmp_path / "runs" / "toy" / ".search").iterdir())
 
 
 @pytest.mark.slow
-def test_the_training_of_a_clip_stops(tmp_path: Path) -> None:
-    code, said = head(["flowzoo.train_clip", *CLIP], tmp_path)
+def test_the_training_of_a_clip_stops(tmp_path: Path, head: Head) -> None:
+    code, said = head(["flowzoo.train_clip", *CLIP])
     assert code == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.safetensors"))
