@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from analysis.objectives import listed
+from analysis.others import other_scores
 from analysis.paper import CITATION
 from analysis.rank import columns, text_cell
 from analysis.searches import Search
@@ -25,6 +26,10 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
         if study.ranking.unranked:
             rows = [(e.variant, e.reason) for e in study.ranking.unranked]
             parts += ["### Not ranked", table(Table(("Variant", "Why"), rows))]
+        if others := other_scores(study):
+            judges = "".join(f" Its judge: {judge}." for judge in others.judges)
+            told = f"In the setting of the pictures ({others.setting}), means over seeds.{judges}"
+            parts += ["### Other scores", escape(told), table(others.table)]
         if study.baseline:
             parts += ["### The untrained network", table(study.baseline)]
         parts += ["### What was run", _listed(study.protocol)]

@@ -28,7 +28,6 @@ KNOWN = {
     "fid_decoded": About(
         "FID to decoded images",
         "between feature laws of samples and of held-out images encoded and decoded",
-        samples=10,
     ),
     "clip": About("CLIP score", "as mean raw cosine"),
 }

@@ -18,6 +18,7 @@ from analysis.families import colours
 from analysis.markdown import sorted_on
 from analysis.markup import Marks, figure, table
 from analysis.objectives import listed
+from analysis.others import other_scores
 from analysis.outputs import GENERATOR
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
@@ -238,8 +239,16 @@ class _Section:
         return (
             "<h3>Samples</h3><p>The same start noise and the same prompts for every variant, best ranked first."
             f"{self._first()}</p>"
-            f'{said}<div class="samples">{made}</div>'
+            f'{said}<div class="samples">{made}</div>{self._others()}'
         )
+
+    def _others(self) -> str:
+        found = other_scores(self.study)
+        if found is None:
+            return ""
+        judges = "".join(f" Its judge: {escape(judge)}." for judge in found.judges)
+        told = f"What else was measured in the setting of the pictures ({escape(found.setting)}), means over seeds."
+        return f"<h3>Other scores</h3><p>{told}{judges}</p>{table(found.table, self.marks)}"
 
     def _config(self) -> str:
         same, differ = shared_config(self.study.runs)

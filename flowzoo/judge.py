@@ -17,7 +17,7 @@ from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.job import Job, Setting, Stack
 from flowzoo.metrics.extractor import ClipExtractor
 from flowzoo.metrics.fid import FID
-from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric
+from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric, shown_quality
 from flowzoo.metrics.protocol import protocol_hash
 from flowzoo.sampling.generate import Generator, batches, start_noise
 
@@ -77,6 +77,9 @@ class Judge:
         for metric in evaluation.metrics:
             if isinstance(metric, Compared) and (told := metric.begin(held_out)):
                 _say(told)
+        self.judges = {m.identity["name"]: shown_quality(m.quality) for m in evaluation.metrics if m.quality}
+        for name, words in self.judges.items():
+            _say(f"{name} is known no better than its judge sees: {words}")
         seen = self.extractor.quality.get("data")
         if seen and seen != val.name:
             _say(
@@ -126,6 +129,7 @@ class Judge:
             "metric_quality": {
                 metric.identity["name"]: metric.quality for metric in self.evaluation.metrics if metric.quality
             },
+            "judges": self.judges,
             "reference": {"fingerprint": self.val.fingerprint, "n": self.n_reference},
             "no_fid": "".join(no_fid),
             "n_samples": self.count,

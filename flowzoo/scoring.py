@@ -184,7 +184,7 @@ def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], 
     table = Table(*heads, title=title)
     for line in lines:
         table.add_row(*line)
-    if console.measure(table).maximum <= console.width:
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
         console.print(table)
         return
     edge, cell = (max(map(len, some)) + 3 for some in (heads, [x for line in lines for x in line]))

@@ -50,7 +50,7 @@ class Metric(Protocol):
 
     @property
     def quality(self) -> Mapping[str, Any]:
-        """What is known of how good the judge is, told beside its scores; may be empty."""
+        """What is known of how good the judge is, told beside its scores (`shown_quality`); may be empty."""
 
     def statistics(self) -> Statistics:
         """New ones, for one setting."""
@@ -76,3 +76,11 @@ class Compared(Protocol):
     def begin(self, held_out: HeldOut) -> str:
         """Called once before the first setting. What the user should know beforehand; empty where there is nothing."""
         ...
+
+
+def shown_quality(quality: Mapping[str, Any]) -> str:
+    """In words: `what` was measured, its `value`, a share, and on which `data`; or all that a quality has."""
+    what, value, data = (quality.get(key) for key in ("what", "value", "data"))
+    if isinstance(value, int | float) and what and data:
+        return f"{what}: {value:.1%} on {data}"
+    return ", ".join(f"{key} {x}" for key, x in quality.items())

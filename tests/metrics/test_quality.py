@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from flowzoo.metrics.metric import shown_quality
 from flowzoo.metrics.quality import retrieval_top1, zero_shot_accuracy
 
 
@@ -33,3 +34,9 @@ def test_too_few_distinct_captions_are_named(numbers: Any) -> None:
     perfect: Any = Perfect()
     with pytest.raises(ValueError, match="groups of 11 distinct captions"):
         retrieval_top1(perfect, numbers, n=11, groups=1)
+
+
+def test_a_quality_in_words() -> None:
+    known = {"what": "forms found", "value": 0.987, "data": "shapes", "accuracy": {"32 px": 1.0}}
+    assert shown_quality(known) == "forms found: 98.7% on shapes"
+    assert shown_quality({"r": 0.9, "on": "people"}) == "r 0.9, on people"
