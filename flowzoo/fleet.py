@@ -5,6 +5,8 @@ function and its arguments when it starts. What it says afterwards its superviso
 waits for. Where its supervisor is gone, it stops as after SIGTERM.
 """
 
+import atexit
+import logging
 import os
 import pickle
 import signal
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from flowzoo.imports import swiftly
 from flowzoo.runs.files import saying
@@ -30,10 +32,7 @@ INTERRUPTED = 130
 LOOK = 0.1  # seconds between two looks at the workers
 
 # What a worker's interpreter runs: where modules lie is all that it has to know before it can be told anything else.
-_BEGIN = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "import flowzoo.fleet; sys.exit(flowzoo.fleet._begin())"
-)
+_BEGIN = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); import flowzoo.fleet; flowzoo.fleet._begin()"
 
 
 def gpus() -> list[str]:
@@ -237,8 +236,10 @@ def await_go() -> None:
     _may_go.wait()
 
 
-def _begin() -> int:
+def _begin() -> NoReturn:
     global _said
+    ended = [1]
+    atexit.register(_leave, ended)  # the first, so that whatever else is registered comes before it
     with swiftly():  # the function's module may import torch
         function, args, alive, _said = pickle.load(sys.stdin.buffer)
     nowhere = os.open(os.devnull, os.O_RDONLY)
@@ -249,9 +250,21 @@ def _begin() -> int:
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
     try:
         code = stoppable(function)(*args)
+        ended[0] = code if isinstance(code, int) else 0
     except KeyboardInterrupt:
-        return INTERRUPTED
-    return code if isinstance(code, int) else 0
+        ended[0] = INTERRUPTED
+    except SystemExit as error:
+        ended[0] = error.code if isinstance(error.code, int) else 1
+        raise
+    sys.exit()
+
+
+def _leave(ended: Sequence[int]) -> NoReturn:
+    """Ends the process with this code and leaves torch and Lightning as they are: to take them apart takes seconds."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(ended[0])
 
 
 def _watch(alive: int) -> None:

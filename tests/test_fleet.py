@@ -1,5 +1,6 @@
 """Worker processes that do next to nothing: what they are given, what they say, and how they end."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -83,6 +84,30 @@ def test_a_killed_one_is_started_again_twice_at_most(
     with Fleet(1) as fleet:
         assert fleet.work(ends_as_told, [ends]) == [code]
     assert len(os.listdir(".")) == starts
+
+
+def raises(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("error", "code"), [(ValueError("no"), 1), (SystemExit(1), 1), (SystemExit("no"), 1)])
+def test_what_ends_a_worker_is_its_code(error: BaseException, code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with Fleet(1) as fleet:
+        assert fleet.work(raises, [(error,)]) == [code]
+    assert ("Traceback" in capfd.readouterr().err) == isinstance(error, ValueError)
+
+
+def leaves_a_word(name: str) -> int:
+    atexit.register(Path(name).write_text, "at the end")
+    print("said", end="")
+    return 1
+
+
+def test_what_is_left_for_the_end_is_done(tmp_path: Path) -> None:
+    with Fleet(1, logs=tmp_path) as fleet:
+        assert fleet.work(leaves_a_word, [(str(tmp_path / "word"),)]) == [1]
+    assert (tmp_path / "word").read_text() == "at the end"
+    assert (tmp_path / "0.log").read_text() == "said"
 
 
 def sleeps(name: str) -> int:

@@ -6,16 +6,16 @@ folder is begun. Exit code 0: every run of every folder is done once and equals 
 corrupt.
 """
 
+import io
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from twin import differences, soundness
 from victim import Victim
+
+from sweeps.__main__ import main as sweeps
 
 WANTED = (None, None, "training", "writing", "scoring")  # two in five strikes come whatever there is to be hit
 PATIENCE = 600.0  # seconds in which an undisturbed command must come to its end
@@ -163,12 +165,14 @@ class Injection:
             found += soundness(run, strikes) + differences(run, twin)
             self.attempts += run.status["attempt"]
         # what killed processes leave beside files is named, and removed on demand
-        check = [sys.executable, "-m", "sweeps", "check", str(victim.folder), "--deep"]
-        repaired = subprocess.run([*check, "--repair", "--json"], cwd=ROOT, capture_output=True, text=True)
-        self.repaired += len(json.loads(repaired.stdout)["problems"])
-        checked = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
-        if checked.returncode:
-            found.append(f"sweeps check: {checked.stdout}{checked.stderr}")
+        check = ["check", str(victim.folder), "--deep"]
+        with redirect_stdout(io.StringIO()) as repaired:
+            sweeps([*check, "--repair", "--json"])
+        self.repaired += len(json.loads(repaired.getvalue())["problems"])
+        with redirect_stdout(io.StringIO()) as checked, redirect_stderr(checked):
+            code = sweeps(check)
+        if code:
+            found.append(f"sweeps check: {checked.getvalue()}")
         self.problems += [f"folder {self.folders}: {words}" for words in found]
         self._say(f"folder {self.folders} after {strikes} strikes: {len(found) or 'no'} problems")
         for words in found:

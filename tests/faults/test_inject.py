@@ -1,25 +1,21 @@
 """Three random moments at which a sweep is hit; the script takes any number (docs/reliability.md)."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from prepared import Prepared
 from twin import apart
 
 
 @pytest.mark.slow
-def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(tmp_path: Path, random_extractor: list[str]) -> None:
+def test_a_sweep_hit_at_random_moments_is_the_undisturbed_one(
+    prepared: Prepared, tmp_path: Path, random_extractor: list[str]
+) -> None:
     script, report = Path(__file__).with_name("inject.py"), tmp_path / "report.json"
     short = ["--moments", "3", "--span", "5", "--seed", "1", "seeds=1", "trainer.steps=60", *random_extractor]
-    done = subprocess.run(
-        [sys.executable, script, "local", *short, "--report", report, "--keep", tmp_path / "sweeps"],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    done = prepared.run([script, "local", *short, "--report", report, "--keep", tmp_path / "sweeps"])
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(report.read_text())
     assert len(told["strikes"]) == 3

@@ -1,8 +1,6 @@
 """Loggers write into the run's folder, each variant its own run, without a network."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from hydra.utils import instantiate
@@ -67,14 +65,13 @@ for logger in loggers:
 """
 
 
-def test_wandb_offline_keeps_variants_apart_and_goes_on_with_the_curve_of_each():
+def test_wandb_offline_keeps_variants_apart_and_goes_on_with_the_curve_of_each(prepared):
     """Two runs open together, as in a stack; then one of them goes on from step 20 in another process."""
     pytest.importorskip("wandb")
     first, second = configs("wandb")
     for seeds, steps in (("0,1", (10, 20, 30)), ("0", (30, 40))):
-        subprocess.run(
-            [sys.executable, "-c", ATTEMPT.format(seeds=seeds, steps=steps)], check=True, capture_output=True
-        )
+        done = prepared.run(["-c", ATTEMPT.format(seeds=seeds, steps=steps)])
+        assert done.returncode == 0, done.stderr
     for cfg, steps in ((first, (10, 20, 30, 40)), (second, (10, 20, 30))):
         run, history = records(run_folder(cfg))
         assert run.run_id == f"{cfg.sweep}-{run_folder(cfg).name}"
