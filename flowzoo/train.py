@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
@@ -28,7 +28,12 @@ from flowzoo.runs.signals import handing_on, stoppable
 from flowzoo.runs.store import Interrupted, RunError, attempt
 
 PROGRAM = "flowzoo.train"
-imported = stoppable(swiftly()(import_module))  # torch takes seconds
+
+
+def imported(name: str) -> Any:
+    """A module of flowzoo that imports torch, which takes seconds: a signal interrupts it."""
+    with swiftly():
+        return stoppable(import_module)(name)
 
 
 def run(*cfgs: DictConfig) -> None:

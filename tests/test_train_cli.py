@@ -249,3 +249,28 @@ def test_slurm_composes_and_stays_inside_runs():
 def test_names_are_those_that_sweeps_print(monkeypatch, name):
     _, seen = typed(monkeypatch, f"variant={names.file_name(name)}")
     assert [run_variant(cfg) for cfg in seen] == [name]
+
+
+PICKLED = """
+import runpy, sys
+import cloudpickle, hydra
+
+def main(**settings):
+    def launch(one_job):
+        assert one_job.__module__ == "__main__"
+        with open("one_job", "wb") as file:
+            cloudpickle.dump(one_job, file)
+        return lambda: sys.exit(0)
+    return launch
+
+hydra.main = main
+runpy.run_module("flowzoo.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_launcher_can_send_a_job_elsewhere(monkeypatch) -> None:
+    """As submitit does: pickled by value, since `python -m` names the module __main__."""
+    words = ["data.source.size=128", "data.source.image_size=16"]
+    assert subprocess.run([sys.executable, "-c", PICKLED, *words]).returncode == 0
+    code = "import pickle; assert callable(pickle.load(open('one_job', 'rb')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
