@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
-from flowzoo.metrics.extractor import ClipExtractor
 from flowzoo.metrics.metric import HeldOut, Made
 from flowzoo.metrics.moments import Moments, StackedMoments
 
@@ -81,8 +80,17 @@ def _factor(covariance: Tensor) -> Tensor:
     return factor
 
 
+class Features(Protocol):
+    """What is needed of an extractor."""
+
+    dim: int
+
+    def images(self, images: Tensor) -> Tensor:
+        """uint8 [n, C, H, W] -> [n, dim]."""
+
+
 def reference_moments(
-    extractor: ClipExtractor,
+    extractor: Features,
     source: Source,
     n: int,
     identity: Mapping[str, Any],
