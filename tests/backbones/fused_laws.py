@@ -25,6 +25,23 @@ N = GROUPS * EACH
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
+if INTERPRETED:
+    from triton.runtime.interpreter import InterpretedFunction
+
+    # At every call of a device function Triton prepares its language anew, in a third of all time. The launch of a
+    # kernel has done so for ours, and for Triton's own, such as tl.sum, the first call does for good.
+    prepared: set[str] = set()
+    call = InterpretedFunction.__call__
+
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        module = self.fn.__module__
+        if module in prepared or module.startswith("flowzoo."):
+            return self.rewrite()(*args, **kwargs)
+        prepared.add(module)
+        return call(self, *args, **kwargs)
+
+    InterpretedFunction.__call__ = called
+
 
 @pytest.fixture(autouse=True)
 def _device() -> Iterator[None]:
@@ -196,7 +213,7 @@ def test_attention_of_queries_keys_and_values(lengths: tuple[int, int]) -> None:
     near(mapped[:, :, 0], fused.attend(q, k, v))
 
 
-@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (67, 5))])
 def test_scores_far_below_zero(way: Callable[..., list[Tensor]], lengths: tuple[int, int]) -> None:
     """Weights of tokens beyond the end of a block, whose scores are 0, are then out of all bounds."""
     heads, d = 2, 16
@@ -211,7 +228,7 @@ def test_scores_far_below_zero(way: Callable[..., list[Tensor]], lengths: tuple[
         near(one.double(), other, 10)
 
 
-@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (67, 5))])
 @pytest.mark.parametrize("wide", [2, 3])
 def test_attention_mapped_over_variants_as_one_by_one(
     way: Callable[..., list[Tensor]], lengths: tuple[int, int], wide: int

@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -50,8 +51,11 @@ def begun(cfgs: Sequence[DictConfig], log: Path) -> int:
         os.dup2(file, 1)
         os.dup2(file, 2)
         code = run(cfgs)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
