@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +32,7 @@ from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.runs.classes import check_callbacks, check_optimizer
-from flowzoo.runs.files import RunError
+from flowzoo.runs.files import Refused, RunError
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
@@ -190,6 +191,23 @@ def _model(
     size = pair(about["size"])
     backbone = backbone or backbone_of(cfg, latents, text, size)
     return Model(formulation_of(cfg, about.get("deviation")), backbone, latents, text, size)
+
+
+def try_parts(kinds: Sequence[tuple[DictConfig, int]]) -> None:
+    """Makes the autoencoder and the metrics of configs, with the channels of their images.
+
+    What a constructor refuses is refused before anything is written. Raises Refused.
+    """
+    for cfg, channels in kinds:
+        makers: dict[str, Any] = {"autoencoder": partial(autoencoder_of, cfg, channels)}
+        makers |= {f"metric.{name}": partial(instantiate, part) for name, part in cfg.metric.items()}
+        for place, make in makers.items():
+            try:
+                make()
+            except InstantiationException as error:
+                if not isinstance(error.__cause__, ValueError | OSError | TypeError):
+                    raise
+                raise Refused(f"{place}.{error.__cause__}") from error.__cause__
 
 
 def formulation_of(cfg: DictConfig, deviation: float | None) -> Formulation:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowzoo.paths import user_path
+from flowzoo.runs.files import share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,7 @@ def save_network(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file({k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}, part, metadata)
+        share(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

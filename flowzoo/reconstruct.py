@@ -71,7 +71,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     tell(train, val, console, told)
     found = reconstruct(autoencoder, val, cfg.images, device, extractor=extractor, perceptual=perceptual, keep=SHOWN)
     word = declared.word_of(cfg.autoencoder._target_).rsplit(".", 1)[-1].lower().removesuffix("autoencoder")
-    name = f"{val.name}_{word}_f{autoencoder.factor}_c{autoencoder.channels}.png"
+    kind = f"{word}_f{autoencoder.factor}_c{autoencoder.channels}"
+    name = f"{val.name}_{kind}_{autoencoder.fingerprint[:6]}.png"  # two may be of one kind
     out = user_path(str(cfg.out)) if cfg.out is not None else Path("runs", "reconstruct", name)
     scores = {"rfid": found.rfid, "lpips": found.lpips, "ssim": found.ssim, "psnr": found.psnr}
     result = {

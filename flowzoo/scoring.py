@@ -165,13 +165,18 @@ def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple
 
 
 def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Of all that were scored together, or of one of a stack that is scored one after another."""
     told = []
     for name in columns:
-        if values := [row[name] for row in rows if row[name] is not None]:
+        if len(rows) == 1:
+            told.append(f"{name} {_shown(rows[0][name])}")
+        elif values := [row[name] for row in rows if row[name] is not None]:
             told.append(f"{name} {_shown(min(values))} to {_shown(max(values))}")
     seconds = sum(row["seconds"] for row in rows) / len(rows)
     setting = f"{rows[0]['steps']} steps, guidance {rows[0]['guidance']:g}"
-    console.print(f"{len(rows)} sets of weights, {setting}: {', '.join(told)}, {seconds:.2f} s each", highlight=False)
+    whose = f"{rows[0]['run']}, {rows[0]['weights']}" if len(rows) == 1 else f"{len(rows)} sets of weights"
+    each = "" if len(rows) == 1 else " each"
+    console.print(f"{whose}, {setting}: {', '.join(told)}, {seconds:.2f} s{each}", highlight=False, soft_wrap=True)
 
 
 def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -39,11 +39,19 @@ def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
 _ahead: dict[str, tuple[Source, Source]] = {}  # by the config of the data: what is open and waits for a job
 
 
-def open_ahead(cfgs: Sequence[DictConfig]) -> None:
-    """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused."""
+def open_ahead(cfgs: Sequence[DictConfig]) -> list[tuple[DictConfig, int]]:
+    """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused.
+
+    Returns configs of these runs, one of each kind of data and what looks at them, with the channels of the images.
+    """
     left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
-    for cfg in {(_told(cfg), str(cfg.autoencoder), str(cfg.backbone)): cfg for cfg in left}.values():
+    looking = ("autoencoder", "backbone", "metric")
+    kinds = {(_told(cfg), *(str(cfg[key]) for key in looking)): cfg for cfg in left}
+    found = []
+    for cfg in kinds.values():
         _ahead[_told(cfg)] = sources_of(cfg)
+        found.append((cfg, _ahead[_told(cfg)][0].channels))
+    return found
 
 
 def _told(cfg: DictConfig) -> str:

@@ -83,6 +83,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     check_keys(values, "train_autoencoder")
     check_classes(values)
     check_files(values)
+    if "stack" in values:
+        raise ValueError("trainer=stacked: one autoencoder is trained at a time; allowed is trainer=solo")
     output = checked_output(values["output"], "kl.safetensors")
     loop = loop_of(cfg)
     check_here(loop)

@@ -8,7 +8,15 @@ import torch
 from safetensors.torch import save_file
 
 from flowzoo.metrics.extractor import SHIPPED
-from flowzoo.network_file import CLIP, KL, check_weights
+from flowzoo.network_file import CLIP, KL, check_weights, save_network
+from flowzoo.runs.files import write_atomically
+
+
+def test_whoever_may_read_other_files_may_read_these(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_network(torch.nn.Linear(1, 1), tmp_path / "own", CLIP, architecture={}, about={})
+    write_atomically(tmp_path / "third", lambda part: save_file({"x": torch.zeros(1)}, part))
+    assert len({(tmp_path / name).stat().st_mode for name in ("other", "own", "third")}) == 1
 
 
 def test_files_with_weights_are_taken(tmp_path: Path) -> None:

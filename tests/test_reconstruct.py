@@ -33,7 +33,7 @@ def test_pixels_come_back_as_they_were(here: Path, capsys: pytest.CaptureFixture
     assert found["images"] == 80
     told = capsys.readouterr().out
     assert "80 images are few for FID in 64 dimensions" in told
-    out = here / "runs" / "reconstruct" / "shapes_pixels_f1_c3.png"
+    (out,) = (here / "runs" / "reconstruct").glob("shapes_pixels_f1_c3_*.png")
     assert Image.open(out).size == (8 * 18 + 2, 2 * 18 + 2)
     assert json.loads(out.with_suffix(".json").read_text()) == found
 

@@ -111,6 +111,7 @@ BAD = [
     (["+data.source.wrong=1"], "wrong"),
     (["data.mean=[0.5,0.5]"], "data.mean=[0.5, 0.5]: allowed is null, or a number for each of 3 channels"),
     (["data.std=[1,0,1]"], "data.std=[1, 0, 1]: allowed is null or a list, each a number greater than 0"),
+    (["metric=[fid,geneval]", "metric.geneval.prompts=0"], "metric.geneval.prompts=0 is out of range"),
     (["data.mean=0.5"], "data.mean=0.5: allowed is null or a list"),
     (["data=folder", "data.source.path={}"], "holds no images"),
     (["data=folder", "data.source.path={}", "data.source.background=blak"], "background='blak'"),

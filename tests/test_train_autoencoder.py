@@ -130,6 +130,8 @@ BAD = [
     ("perceptual=lpips", "perceptual.weights is missing"),
     ("perceptual=wrong", "Could not find 'perceptual/wrong'"),
     ("output=folder", "output=folder: this is a folder"),
+    ("output=kl.png", "output=kl.png: allowed is the name of a file that ends in .safetensors"),
+    ("trainer=stacked", "trainer=stacked: one autoencoder is trained at a time"),
     ("seed=-1", "seed=-1"),
 ]
 

@@ -18,6 +18,7 @@ from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
 from flowzoo.metrics.metric import HeldOut, Made
 from flowzoo.metrics.moments import Moments, StackedMoments
+from flowzoo.runs.files import share
 
 _CHUNK = 500  # images at once
 
@@ -123,6 +124,7 @@ def reference_moments(
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         moments.save(part)
+        share(part)
         part.replace(path)
     return moments
 

@@ -85,7 +85,7 @@ LADDERS: Mapping[str, tuple[Callable[[Samples, float], Samples], Sequence[float]
 
 
 class Half:
-    """The even or the odd images of a source, `n` of them at most."""
+    """The even or the odd images of a source, at most `n` of them, evenly spaced: folders are sorted by class."""
 
     def __init__(self, source: Source, odd: bool, n: int) -> None:
         self.source, self.offset = source, int(odd)
@@ -96,14 +96,17 @@ class Half:
     def __len__(self) -> int:
         return self._count
 
+    def _place(self, index: int) -> int:
+        return 2 * (index * (len(self.source) // 2) // self._count) + self.offset
+
     def images(self, indices: Sequence[int]) -> np.ndarray:
-        return self.source.images([2 * i + self.offset for i in indices])
+        return self.source.images([self._place(i) for i in indices])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return self.source.captions(2 * index + self.offset)
+        return self.source.captions(self._place(index))
 
     def prompt(self, index: int) -> str:
-        return self.source.prompt(2 * index + self.offset)
+        return self.source.prompt(self._place(index))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+os.umask(_UMASK := os.umask(0))  # it cannot be asked for otherwise
+
 # What the system refuses that no program can help.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -105,12 +107,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     with saying(f"cannot write {path}"):
         try:
             write(beside)
+            share(beside)
             with open(beside, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
             raise
+
+
+def share(path: Path) -> None:
+    """Gives a file the permissions that `open` gives: safetensors writes files that nobody else can read."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

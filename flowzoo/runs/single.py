@@ -82,7 +82,9 @@ def composed(command: str, overrides: Sequence[str], config_dir: str | None = No
 
 def checked_output(given: Any, example: str) -> Path:
     """The file to be written, as the user named it. Raises ValueError where none can be written there."""
-    path = user_path(str(given))
+    path, suffix = user_path(str(given)), Path(example).suffix
+    if path.suffix != suffix and not path.is_dir():
+        raise ValueError(f"output={given}: allowed is the name of a file that ends in {suffix}")
     if path.is_dir():
         raise ValueError(f"output={given}: this is a folder; allowed is a file, such as {path / example}")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())

@@ -55,15 +55,15 @@ def test_halves_share_no_image(numbers: Any) -> None:
     even, odd = Half(numbers, False, 1000), Half(numbers, True, 30)
     assert (len(even), len(odd)) == (100, 30)
     assert (even.images([3]) == numbers.images([6])).all()
-    assert (odd.images([3]) == numbers.images([7])).all()
+    assert (odd.images([3, 29]) == numbers.images([21, 193])).all()
     assert even.prompt(3) == numbers.prompt(6)
-    assert odd.captions(4) == numbers.captions(9)
+    assert odd.captions(3) == numbers.captions(21)
     assert len({even.fingerprint, odd.fingerprint, Half(numbers, True, 31).fingerprint}) == 3
 
 
 @pytest.mark.filterwarnings("ignore:.*few for FID")
 def test_scores_climb(numbers: Any) -> None:
-    """Blends are worse the stronger they are, for scores that look at images; prompts count for the CLIP score alone."""
+    """Blends are worse the stronger they are, for scores that look at images; prompts count for CLIP scores alone."""
     rungs, said = climb([FID(), SlicedWasserstein(), ClipScore()], Extractor(), numbers, 80)
     assert any("80 images are few" in told for told in said)
     assert [(r.kind, r.strength) for r in rungs[:3]] == [("as they are", 0.0), ("blur", 0.5), ("blur", 1.0)]

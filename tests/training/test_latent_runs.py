@@ -227,3 +227,11 @@ def test_latents_of_images_that_are_seen_again_are_computed_once(
     assert counts == [16 + 1 + 4, 6 * 8 + 4]  # one whose size is asked for, and those of validation
     for name, x in states[0].items():
         torch.testing.assert_close(x, states[1][name], rtol=1e-9, atol=1e-11)
+
+
+def test_what_an_autoencoder_refuses_is_refused_before_anything_is_written(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match=r"^autoencoder\.channels=99"):
+        train.ready([tiny("autoencoder=pca", "autoencoder.channels=99", "backbone.patch_size=1")])
+    assert not (tmp_path / "runs").exists()
