@@ -1,6 +1,6 @@
 """The data that a config names: opened, and whether they fit what else it says. Part of the door (flowzoo/build.py)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,22 @@ def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
 _ahead: dict[str, tuple[Source, Source]] = {}  # by the config of the data: what is open and waits for a job
 
 
-def open_ahead(cfgs: Sequence[DictConfig]) -> list[tuple[DictConfig, int]]:
+def open_ahead(cfgs: Sequence[DictConfig], check: Callable[[list[tuple[DictConfig, int]]], None]) -> None:
     """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused.
 
-    Returns configs of these runs, one of each kind of data and what looks at them, with the channels of the images.
+    `check` is asked about one config of each kind of data and what looks at them, with the channels of the images.
+    Where anything is refused, nothing stays open.
     """
     left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
     looking = ("autoencoder", "backbone", "metric")
-    kinds = {(_told(cfg), *(str(cfg[key]) for key in looking)): cfg for cfg in left}
-    found = []
-    for cfg in kinds.values():
-        _ahead[_told(cfg)] = sources_of(cfg)
-        found.append((cfg, _ahead[_told(cfg)][0].channels))
-    return found
+    kinds = {(_told(cfg), *(str(cfg[key]) for key in looking)): cfg for cfg in left}.values()
+    found: dict[str, tuple[Source, Source]] = {}
+    for cfg in kinds:
+        told = _told(cfg)
+        found[told] = _fitting(cfg, *(found[told] if told in found else opened(cfg)))
+    if kinds:
+        check([(cfg, found[_told(cfg)][0].channels) for cfg in kinds])
+    _ahead.update(found)
 
 
 def _told(cfg: DictConfig) -> str:
@@ -61,7 +64,10 @@ def _told(cfg: DictConfig) -> str:
 def sources_of(cfg: DictConfig) -> tuple[Source, Source]:
     """Both splits of a run that has not begun, and whether they fit its other parts. Raises Refused."""
     told = _told(cfg)
-    train, val = _ahead.pop(told) if told in _ahead else opened(cfg)
+    return _fitting(cfg, *(_ahead.pop(told) if told in _ahead else opened(cfg)))
+
+
+def _fitting(cfg: DictConfig, train: Source, val: Source) -> tuple[Source, Source]:
     for key in ("mean", "std"):
         if cfg.data[key] is not None and len(cfg.data[key]) != train.channels:
             raise Refused(

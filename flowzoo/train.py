@@ -50,9 +50,7 @@ def run_together(cfgs: Sequence[DictConfig]) -> int:
 
 def ready(cfgs: Sequence[DictConfig]) -> None:
     """Opens the data of all runs, and makes what looks at images, before the first begins. Raises RunError."""
-    kinds = imported("flowzoo.sources").open_ahead(cfgs)
-    if kinds:
-        imported("flowzoo.build").try_parts(kinds)
+    imported("flowzoo.sources").open_ahead(cfgs, lambda kinds: imported("flowzoo.build").try_parts(kinds))
 
 
 def main() -> NoReturn:
