@@ -15,7 +15,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy flowzoo sweeps analysis
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations=15 # for two cores: some tests wait
 
 # On a real SLURM of one node: needs root, and apt where SLURM is not installed.
 test-slurm: $(READY)
