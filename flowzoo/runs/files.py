@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from flowzoo.runs.signals import is_interruption
+
 os.umask(_UMASK := os.umask(0))  # it cannot be asked for otherwise
 
 # What the system refuses that no program can help.
@@ -100,7 +102,7 @@ def tell(program: str, complaints: Iterable[str]) -> int:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside `path`, which is then renamed: a reader sees the old file or the new one, whole.
 
-    Raises RunError for a full disk.
+    Raises RunError for a full disk, and KeyboardInterrupt where one interrupts `write`, whatever that makes of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
@@ -111,8 +113,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             with open(beside, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(beside, path)
-        except BaseException:
+        except BaseException as error:
             beside.unlink(missing_ok=True)  # a full disk needs the space, and nobody reads half a checkpoint
+            if isinstance(error, Exception) and is_interruption(error):  # torch.save complains of half a file
+                raise KeyboardInterrupt from error
             raise
 
 

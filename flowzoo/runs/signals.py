@@ -138,7 +138,11 @@ def _is_open(frame: FrameType | None) -> bool:
 
 def _is_unwinding() -> bool:
     """Whether an interruption is on its way out: what cleans up after it is not to be interrupted."""
-    error = sys.exception()
+    return is_interruption(sys.exception())
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether an error is a KeyboardInterrupt, or came up while one was on its way out."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
