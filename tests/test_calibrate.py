@@ -36,7 +36,7 @@ def test_every_metric_climbs_every_ladder(here: Path, capsys: pytest.CaptureFixt
 
 BAD = [
     ("images=1", "images=1: allowed is an integer of at least 2"),
-    ("metric=[wrong]", "metric/wrong"),
+    ("metric=[wrong]", "Could not load 'metric/wrong'. Available options in 'metric': attributes, clip, fid, "),
     ("output=folder", "output=folder: this is a folder"),
     ("+wrong=1", "wrong=1: nothing reads wrong"),
     ("extractor=clip_file", "extractor.weights is missing"),

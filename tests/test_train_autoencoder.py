@@ -132,6 +132,7 @@ BAD = [
     ("output=folder", "output=folder: this is a folder"),
     ("output=kl.png", "output=kl.png: allowed is the name of a file that ends in .safetensors"),
     ("trainer=stacked", "trainer=stacked: one autoencoder is trained at a time"),
+    ("experiment=demo", "Could not override 'experiment'. No match in the defaults list.\n"),
     ("seed=-1", "seed=-1"),
 ]
 

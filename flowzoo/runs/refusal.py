@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from flowzoo.paths import conf
 from flowzoo.runs.files import RunError
 
 UserErrors = (ValueError, HydraException, OmegaConfBaseException, YAMLError, RunError)
@@ -34,7 +35,12 @@ def one_line(error: BaseException) -> str:
     ]
     options = [line.strip() for line in lines if line.startswith("\t")]
     words = [line.strip() for line in lines if not line.startswith("\t") and not line.startswith("See http")]
-    return " ".join([*filter(None, words), ", ".join(options)]).strip()
+    told = " ".join([*filter(None, words), ", ".join(options)]).strip()
+    if missing := re.search(r"Could not load '([\w/]+)/[^/']+'", told):  # one of a list, for which Hydra names none
+        known = sorted(file.stem for file in (conf() / missing[1]).glob("*.yaml"))
+        return f"{told} Available options in '{missing[1]}': {', '.join(known)}"
+    # Hydra advises to append what no default stands for; here it would be refused in the next line
+    return re.sub(r" To append to your default list use \+.*", "", told)
 
 
 def _unknown_key(error: ConfigCompositionException) -> str:
