@@ -28,7 +28,9 @@ def other_scores(study: Study) -> OtherScores | None:
         for entry in study.ranking.entries
         if entry.variant in scores
     ]
-    judges = [f"{key[7:]}, {told}" for key, told in study.extractor.items() if key.startswith("judges.")]
+    judges = [
+        f"{key.removeprefix('judges.')}, {told}" for key, told in study.extractor.items() if key.startswith("judges.")
+    ]
     header = ("variant", *(about(name).label for name in names))
     return OtherScores(study.label(setting), judges, Table(header, rows))
 

@@ -9,16 +9,14 @@ from typing import Any, NoReturn
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from flowzoo.metrics.ladders import LADDERS, Rung, climb, order
-from flowzoo.runs.check import check_files, plain_values
-from flowzoo.runs.classes import check_classes
+from flowzoo.runs.check import check_single
 from flowzoo.runs.files import explained, replace, saying
-from flowzoo.runs.keys import check_keys
-from flowzoo.runs.limits import LIMITS, check_limits, integer, one_of
+from flowzoo.runs.limits import integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single
 from flowzoo.sources import source_of
@@ -29,11 +27,7 @@ OWN_LIMITS = {"images": integer(2), "accelerator": one_of("auto", "cpu", "gpu", 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures, prints, writes the numbers as JSON, and returns them. Raises ValueError or RunError."""
-    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    check_limits(values, LIMITS | OWN_LIMITS)
-    check_keys(values, "calibrate")
-    check_classes(values)
-    check_files(values)
+    check_single(cfg, "calibrate", OWN_LIMITS)
     output = checked_output(cfg.output, "ladders.json")
     device = Loop(accelerator=cfg.accelerator).device
     val = source_of(cfg, "val")

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from flowzoo.autoencoders.latents import Latents
+from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.autoencoders.statistics import ChannelStatistics
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.data.source import Source
@@ -46,6 +47,11 @@ class Model:
     def latent_shape(self) -> tuple[int, int, int]:
         """[C, H, W] of what the backbone sees."""
         return self.autoencoder.channels, *self.autoencoder.latent_size(self.size)
+
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether the backbone sees pixels, which come back as they were and are cheap to normalise."""
+        return isinstance(self.autoencoder.autoencoder, Pixels)
 
 
 @dataclass(frozen=True, order=True)

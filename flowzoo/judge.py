@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.data.source import shuffled
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.stacked import StackedFormulation
@@ -71,8 +70,7 @@ class Judge:
         self.count, self.n_reference = evaluation.samples, min(len(val), evaluation.reference)
         # all that decides features: what the extractor says of itself, and the class and parameters that made it
         self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
-        exact = isinstance(model.autoencoder.autoencoder, Pixels)
-        latents = None if exact else model.autoencoder
+        latents = None if model.sees_pixels else model.autoencoder
         held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache, latents)
         for metric in evaluation.metrics:
             if isinstance(metric, Compared) and (told := metric.begin(held_out)):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -23,12 +23,10 @@ from flowzoo.metrics.fid import few_samples, no_fid
 from flowzoo.metrics.reconstruction import LPIPS_EDGE, WINDOW, picture, reconstruct
 from flowzoo.paths import user_path
 from flowzoo.picture import save_grid
-from flowzoo.runs.check import check_files, plain_values
-from flowzoo.runs.classes import check_classes
+from flowzoo.runs.check import check_single
 from flowzoo.runs.files import check_output, explained, replace, saying
 from flowzoo.runs.identity import part_identity
-from flowzoo.runs.keys import check_keys
-from flowzoo.runs.limits import LIMITS, check_limits, integer, one_of
+from flowzoo.runs.limits import integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
 from flowzoo.sizes import shown
@@ -41,11 +39,7 @@ OWN_LIMITS = {"images": integer(2), "accelerator": one_of("auto", "cpu", "gpu", 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures, prints, writes the picture and the numbers, and returns these. Raises ValueError or RunError."""
-    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    check_limits(values, LIMITS | OWN_LIMITS)
-    check_keys(values, "reconstruct")
-    check_classes(values)
-    check_files(values)
+    check_single(cfg, "reconstruct", OWN_LIMITS)
     if cfg.out is not None:
         check_output("out", str(cfg.out), user_path(str(cfg.out)))
     device = Loop(accelerator=cfg.accelerator).device

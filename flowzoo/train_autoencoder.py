@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
@@ -27,12 +27,11 @@ from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
 from flowzoo.metrics.reconstruction import picture, reconstruct
 from flowzoo.picture import save_grid
-from flowzoo.runs.check import check_files, plain_values
-from flowzoo.runs.classes import check_classes
+from flowzoo.runs.check import check_single
 from flowzoo.runs.files import explained
 from flowzoo.runs.identity import run_hash
-from flowzoo.runs.keys import BESIDE, check_keys
-from flowzoo.runs.limits import LIMITS, NOT_NEGATIVE, check_limits, integer, list_of, one_of
+from flowzoo.runs.keys import BESIDE
+from flowzoo.runs.limits import NOT_NEGATIVE, integer, list_of, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single, training_folder
 from flowzoo.runs.store import Run
@@ -78,11 +77,7 @@ class Prepared:
 
 def prepare(cfg: DictConfig) -> Prepared:
     """Everything that can be refused before images are read. Raises ValueError or RunError."""
-    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    check_limits(values, LIMITS | OWN_LIMITS)
-    check_keys(values, "train_autoencoder")
-    check_classes(values)
-    check_files(values)
+    values = check_single(cfg, "train_autoencoder", OWN_LIMITS)
     if "stack" in values:
         raise ValueError("trainer=stacked: one autoencoder is trained at a time; allowed is trainer=solo")
     output = checked_output(values["output"], "kl.safetensors")

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -157,15 +157,21 @@ class FID:
         return self.none or few_samples(least, dim)
 
     def statistics(self) -> "Distances":
-        return Distances(self.references)
+        return Distances(self.columns, self.references, lambda made: made.features)
 
 
 class Distances:
-    def __init__(self, references: Mapping[str, Moments]) -> None:
-        self._moments, self._references = StackedMoments(), references
+    """Frechet distances of the features that `features_of` gives, [M, n, dim], to a reference a column."""
+
+    def __init__(
+        self, columns: Iterable[str], references: Mapping[str, Moments], features_of: Callable[[Made], Tensor]
+    ) -> None:
+        """Without `references` there are no distances."""
+        self._columns, self._references, self._features_of = list(columns), references, features_of
+        self._moments = StackedMoments()
 
     def update(self, made: Made) -> None:
-        self._moments.update(made.features)
+        self._moments.update(self._features_of(made))
 
     def values(self) -> list[dict[str, float | None]]:
         with warnings.catch_warnings():
@@ -174,7 +180,7 @@ class Distances:
 
     def _distances(self, one: Moments) -> dict[str, float | None]:
         if not self._references:
-            return dict.fromkeys(FID.columns)
-        real, decoded = (self._references[name] for name in ("fid", "fid_decoded"))
-        fid = frechet_distance(one, real)
-        return {"fid": fid, "fid_decoded": fid if decoded is real else frechet_distance(one, decoded)}
+            return dict.fromkeys(self._columns)
+        distinct = {id(reference): reference for reference in self._references.values()}
+        found = {key: frechet_distance(one, reference) for key, reference in distinct.items()}
+        return {name: found[id(self._references[name])] for name in self._columns}

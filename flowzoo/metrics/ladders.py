@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.data.source import Source
 from flowzoo.metrics.extractor import ClipExtractor
 from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric
+from flowzoo.metrics.sliced import filtered
 from flowzoo.progress import track
 from flowzoo.randomness import generator
 
@@ -33,10 +33,7 @@ def blurred(samples: Samples, sigma: float) -> Samples:
     sigma = sigma * min(x.shape[-2:]) / 32
     radius = min(int(3 * sigma) + 1, min(x.shape[-2:]) - 1)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), "reflect"), kernel, groups=x.shape[1])
-    x = F.conv2d(F.pad(x, (0, 0, radius, radius), "reflect"), kernel.mT, groups=x.shape[1])
-    return Samples(_uint8(x), samples.prompts)
+    return Samples(_uint8(filtered(x, taps / taps.sum())), samples.prompts)
 
 
 def noisy(samples: Samples, deviation: float) -> Samples:
@@ -53,7 +50,7 @@ def mixed(samples: Samples, share: float) -> Samples:
 
 
 def repeated(samples: Samples, share: float) -> Samples:
-    """Only this share of the images, over and over: what a model that has lost its variety makes."""
+    """This share of the images gives way to repetitions of the others, as where a model has lost its variety."""
     n = len(samples.images)
     kept = max(1, round(n * (1 - share)))
     again = torch.arange(n) % kept
@@ -111,7 +108,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Rung:
-    """One line of a ladder; strength 0 is the other half of the images as they are."""
+    """Scores of the images with damage of one kind and strength; strength 0 is the images as they are."""
 
     kind: str
     strength: float

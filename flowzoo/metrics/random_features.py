@@ -1,6 +1,5 @@
 """The Frechet distance in features that were never trained: a judge that has seen no image of any data set."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -10,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.metrics.extractor import resize
-from flowzoo.metrics.fid import FewSamples, few_samples, frechet_distance, no_fid, reference_moments
+from flowzoo.metrics.fid import Distances, few_samples, no_fid, reference_moments
 from flowzoo.metrics.metric import HeldOut, Made
-from flowzoo.metrics.moments import Moments, StackedMoments
+from flowzoo.metrics.moments import Moments
 from flowzoo.randomness import generator
 
 VERSION = 1  # of the network
@@ -68,34 +67,21 @@ class RandomFID:
 
     def __init__(self) -> None:
         self.network = RandomNetwork()
-        self.reference: Moments | None = None
+        self.references: dict[str, Moments] = {}
 
     def begin(self, held_out: HeldOut) -> str:
         least = min(held_out.samples, held_out.n)
         if told := no_fid(least, self.network.dim):
             return f"fid_random, {told}"
         self.network.to(held_out.extractor.device)
-        self.reference = reference_moments(self.network, held_out.source, held_out.n, self.identity, held_out.cache)
+        reference = reference_moments(self.network, held_out.source, held_out.n, self.identity, held_out.cache)
+        self.references = {"fid_random": reference}
         return few_samples(least, self.network.dim)
 
-    def statistics(self) -> "RandomDistances":
-        return RandomDistances(self.network, self.reference)
+    def statistics(self) -> Distances:
+        return Distances(self.columns, self.references, self._features)
 
-
-class RandomDistances:
-    def __init__(self, network: RandomNetwork, reference: Moments | None) -> None:
-        self._network, self._reference, self._moments = network, reference, StackedMoments()
-
-    def update(self, made: Made) -> None:
+    def _features(self, made: Made) -> Tensor:
         lead = made.images.shape[:2]
-        features = self._network.images(made.images.flatten(0, 1)).reshape(*lead, -1)
         finite = made.features.isfinite().all(-1, keepdim=True)
-        self._moments.update(features.masked_fill(~finite, torch.nan))
-
-    def values(self) -> list[dict[str, float | None]]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FewSamples)  # said at the start
-            return [
-                {"fid_random": None if self._reference is None else frechet_distance(one, self._reference)}
-                for one in self._moments.each()
-            ]
+        return self.network.images(made.images.flatten(0, 1)).reshape(*lead, -1).masked_fill(~finite, torch.nan)

@@ -27,23 +27,23 @@ def bands(images: Tensor) -> list[Tensor]:
     """
     x, out = images.float() / 255, []
     while min(x.shape[-2:]) >= 2 * SMALLEST and not any(edge % 2 for edge in x.shape[-2:]):
-        small = _blurred(x)[..., ::2, ::2]
+        small = filtered(x, _TAPS)[..., ::2, ::2]
         out.append(x - _enlarged(small))
         x = small
     return [*out, x]
 
 
-def _blurred(x: Tensor, gain: float = 1.0) -> Tensor:
-    taps = (gain * _TAPS).to(x.device)
-    kernel = taps.expand(x.shape[1], 1, 1, len(_TAPS))
-    y = F.conv2d(F.pad(x, (2, 2, 0, 0), "reflect"), kernel, groups=x.shape[1])
-    return F.conv2d(F.pad(y, (0, 0, 2, 2), "reflect"), kernel.mT, groups=x.shape[1])
+def filtered(x: Tensor, taps: Tensor) -> Tensor:
+    """Images [n, C, H, W] under a symmetric filter, an odd number of taps along each axis; reflected at the edges."""
+    radius, kernel = len(taps) // 2, taps.to(x.device).expand(x.shape[1], 1, 1, -1)
+    y = F.conv2d(F.pad(x, (radius, radius, 0, 0), "reflect"), kernel, groups=x.shape[1])
+    return F.conv2d(F.pad(y, (0, 0, radius, radius), "reflect"), kernel.mT, groups=x.shape[1])
 
 
 def _enlarged(x: Tensor) -> Tensor:
     wide = x.new_zeros(*x.shape[:-2], 2 * x.shape[-2], 2 * x.shape[-1])
     wide[..., ::2, ::2] = x
-    return _blurred(wide, gain=2.0)
+    return filtered(wide, 2 * _TAPS)
 
 
 def patches(band: Tensor, first: int, level: int) -> Tensor:
@@ -51,16 +51,20 @@ def patches(band: Tensor, first: int, level: int) -> Tensor:
 
     Where they lie is a function of the image's number, `first` onward, and of the band's level.
     """
-    n, _, height, width = band.shape
-    spots = torch.stack([_spots(first + i, level, height, width) for i in range(n)]).to(band.device)
+    return _cut(band, _spots(band, first, level))
+
+
+def _spots(band: Tensor, first: int, level: int) -> Tensor:
+    """Top and left of the patches of each image, int64 [n, 16, 2], on the band's device."""
+    n, (height, width) = len(band), band.shape[-2:]
+    u = [torch.rand(PATCHES, 2, generator=generator(level, first + i, "patches")) for i in range(n)]
+    return (torch.stack(u) * torch.tensor([height - EDGE + 1, width - EDGE + 1])).long().to(band.device)
+
+
+def _cut(band: Tensor, spots: Tensor) -> Tensor:
     windows = band.unfold(2, EDGE, 1).unfold(3, EDGE, 1)  # views
-    image = torch.arange(n, device=band.device)[:, None]
+    image = torch.arange(len(band), device=band.device)[:, None]
     return windows[image, :, spots[..., 0], spots[..., 1]].flatten(2)
-
-
-def _spots(number: int, level: int, height: int, width: int) -> Tensor:
-    u = torch.rand(PATCHES, 2, generator=generator(level, number, "patches"))
-    return (u * torch.tensor([height - EDGE + 1, width - EDGE + 1])).long()
 
 
 def directions(dim: int) -> Tensor:
@@ -144,9 +148,9 @@ class Sliced:
         for level, (band, reference) in enumerate(zip(bands(images), self._references, strict=True)):
             mean, std = (x.to(band.device) for x in (reference.mean, reference.std))
             axes = directions(len(mean)).to(band.device)
-            each = [
-                ((patches(one, self._seen, level) - mean) / std) @ axes for one in band.reshape(m, n, *band.shape[1:])
-            ]
+            members = band.reshape(m, n, *band.shape[1:])
+            spots = _spots(members[0], self._seen, level)  # the same for all members
+            each = [((_cut(one, spots) - mean) / std) @ axes for one in members]
             projected = torch.stack(each).masked_fill(~finite, torch.nan)
             self._projected[level].append(projected.flatten(1, 2))
         self._seen += n

@@ -17,7 +17,7 @@ from flowzoo.runs.classes import check_classes
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import check_keys
-from flowzoo.runs.limits import LIMITS, PLACE_LIMITS, check_limits, spelled
+from flowzoo.runs.limits import LIMITS, PLACE_LIMITS, Limit, check_limits, spelled
 from flowzoo.runs.text import check_text
 from flowzoo.sizes import pair, patch_of
 
@@ -67,6 +67,20 @@ def plain_values(resolve: Callable[[], Any]) -> dict[str, Any]:
         raise ValueError(f"{error.full_key} is missing: it has no default, give {error.full_key}=...") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+
+
+def check_single(cfg: DictConfig, command: str, limits: Mapping[str, Limit]) -> dict[str, Any]:
+    """The resolved values of the config of `python -m flowzoo.<command>`, which does one thing; `limits` are its own.
+
+    Raises ValueError for a key that nothing reads, a value that is not allowed, parameters that a class does not take,
+    and files that are not there.
+    """
+    values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_limits(values, {**LIMITS, **limits})
+    check_keys(values, command)
+    check_classes(values)
+    check_files(values)
+    return values
 
 
 def check_values(values: Mapping[str, Any]) -> None:

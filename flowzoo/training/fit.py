@@ -11,7 +11,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from flowzoo.autoencoders.pixels import Pixels
 from flowzoo.data.loader import Batches
 from flowzoo.job import Stack
 from flowzoo.runs.files import RunError
@@ -57,7 +56,6 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
     assert train is not None
     # Latents are computed once where every image is seen more than once. Pixels are cheaper than what they become.
     repeats = loop.steps * loop.batch_size > len(train)
-    exact = isinstance(model.autoencoder.autoencoder, Pixels)
 
     def stream(device: torch.device, seeds: Sequence[int], rank: int, world: int) -> list[Batches]:
         batches = Batches(
@@ -70,7 +68,7 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
             workers=loop.workers,
             rank=rank,
             world=world,
-            encode=model.autoencoder.encode if repeats and not exact else None,
+            encode=model.autoencoder.encode if repeats and not model.sees_pixels else None,
         )
         return [batches, *map(batches.reseeded, seeds[1:])]
 
