@@ -62,6 +62,22 @@ def numbers() -> Numbers:
     return Numbers()
 
 
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a command's `main` says of words that it refuses: one line, and the exit code 2."""
+
+    def run(main: Callable[[], object], *words: str) -> str:
+        monkeypatch.setattr(sys, "argv", [main.__module__, *words])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        message = capsys.readouterr().err
+        assert exit.value.code == 2
+        assert message.count("\n") == 1
+        return message
+
+    return run
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first: one worker begins with them, the other takes from its end, and both end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -1,7 +1,7 @@
 """`python -m flowzoo.calibrate`: the numbers, the table, and what is refused."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,14 +44,6 @@ BAD = [
 
 
 @pytest.mark.parametrize(("word", "named"), BAD)
-def test_what_is_refused_is_one_line(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, named: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["calibrate", *SMALL, word])
-    with pytest.raises(SystemExit) as exit:
-        calibrate.main()
-    message = capsys.readouterr().err
-    assert exit.value.code == 2
-    assert named in message
-    assert message.count("\n") == 1
+def test_what_is_refused_is_one_line(here: Path, refused: Callable[..., str], word: str, named: str) -> None:
+    assert named in refused(calibrate.main, *SMALL, word)
     assert [path.name for path in here.iterdir()] == ["folder"]

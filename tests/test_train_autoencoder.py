@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,10 @@ BAD = [
 @pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize(("word", "named"), BAD)
 def test_what_cannot_train_is_one_line_before_anything_is_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, named: str
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], word: str, named: str
 ) -> None:
     monkeypatch.setattr(train_autoencoder, "train_single", None)  # nothing may get there
-    monkeypatch.setattr(sys, "argv", ["train_autoencoder", *PHOTOS, word])
-    with pytest.raises(SystemExit) as exit:
-        train_autoencoder.main()
-    message = capsys.readouterr().err
-    assert exit.value.code == 2
-    assert named in message
-    assert message.count("\n") == 1
+    assert named in refused(train_autoencoder.main, *PHOTOS, word)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["folder", "photos"]
 
 
