@@ -24,10 +24,12 @@ from flowzoo.autoencoders.kept import find
 from flowzoo.autoencoders.kept import load as load_kept
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
+from flowzoo.autoencoders.spectrum import eigenvalues, latents_of_some
 from flowzoo.autoencoders.statistics import ChannelStatistics
 from flowzoo.data.source import MEASURED, Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
+from flowzoo.formulation.mixture import LogisticMixture
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
@@ -42,6 +44,8 @@ from flowzoo.sources import check_cut, other_data, source_of, sources_of
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
 from flowzoo.training.surroundings import check_here
+
+MEASURED_HERE = "data"  # in a config, instead of a number: what is measured on what the backbone sees
 
 
 def jobs_left(cfgs: Sequence[DictConfig]) -> list[Job]:
@@ -77,13 +81,14 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     for folder in begun:
         _check_latents(folder, latents)
     about = {"size": train.size, "channels": train.channels, "latents": latents.fingerprint}
-    about |= _deviation(cfgs, begun, latents, train)
+    found = _found_out(cfgs, begun, latents, train)
     backbones: dict[int, nn.Module] = {}
     jobs = []
     for one, folder in zip(cfgs, folders, strict=True):
-        model = _model(one, latents, text, about, backbones.get(one.seed))
+        told = {**about, **{key: found[key] for key in _asked(one)}}
+        model = _model(one, latents, text, told, backbones.get(one.seed))
         backbones[one.seed] = model.backbone
-        jobs.append(_job(one, folder, model, train, val, evaluation, statistics=statistics, about_data=about))
+        jobs.append(_job(one, folder, model, train, val, evaluation, statistics=statistics, about_data=told))
     return jobs
 
 
@@ -190,7 +195,7 @@ def _model(
     """`about` the data, as data.json; `backbone` where one of the same seed is built already."""
     size = pair(about["size"])
     backbone = backbone or backbone_of(cfg, latents, text, size)
-    return Model(formulation_of(cfg, about.get("deviation")), backbone, latents, text, size)
+    return Model(formulation_of(cfg, about), backbone, latents, text, size)
 
 
 def try_parts(kinds: Sequence[tuple[DictConfig, int]]) -> None:
@@ -210,14 +215,18 @@ def try_parts(kinds: Sequence[tuple[DictConfig, int]]) -> None:
                 raise Refused(f"{place}.{error.__cause__}") from error.__cause__
 
 
-def formulation_of(cfg: DictConfig, deviation: float | None) -> Formulation:
-    """`deviation` is that of what the backbone sees: EDM's sigma_data where `sigma_data=data` asks for it."""
-    target = plain(cfg.path.target)
-    if target.get("sigma_data") == "data":
-        target["sigma_data"] = deviation
+def formulation_of(cfg: DictConfig, about: Mapping[str, Any]) -> Formulation:
+    """`about` what the backbone sees says what `_asked` names: EDM's sigma_data, and the spectrum of a timestep law."""
+    target, sampler = plain(cfg.path.target), plain(cfg.sampler)
+    if target.get("sigma_data") == MEASURED_HERE:
+        target["sigma_data"] = about["deviation"]
+    if sampler.get("eigenvalues") == MEASURED_HERE:
+        del sampler["eigenvalues"]
+        law = instantiate({**sampler, "_partial_": True})(LogisticMixture.read(about["spectrum"]))
+    else:
+        law = instantiate(sampler)
     loss, weighting = (instantiate(part) if part else None for part in (cfg.path.get("loss"), cfg.get("weighting")))
-    schedule, sampler = instantiate(cfg.path.schedule), instantiate(cfg.sampler)
-    return Formulation(schedule, instantiate(target), sampler, loss, weighting, name=run_variant(cfg))
+    return Formulation(instantiate(cfg.path.schedule), instantiate(target), law, loss, weighting, name=run_variant(cfg))
 
 
 def autoencoder_of(cfg: DictConfig, image_channels: int) -> Autoencoder:
@@ -277,15 +286,26 @@ def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tup
         return instantiate(backbone, channels=latents.channels, size=latents.latent_size(size), text=text.spec)
 
 
-def _deviation(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source) -> dict[str, float]:
-    """`deviation`, of the latents of at most 10,000 images, where a formulation asks for it by sigma_data=data."""
-    if all(cfg.path.target.get("sigma_data") != "data" for cfg in cfgs):
-        return {}
+def _asked(cfg: DictConfig) -> list[str]:
+    """What a formulation must be told of the latents, by its key in data.json."""
+    asked = {"deviation": cfg.path.target.get("sigma_data"), "spectrum": cfg.sampler.get("eigenvalues")}
+    return [key for key, value in asked.items() if value == MEASURED_HERE]
+
+
+def _found_out(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Latents, train: Source) -> dict[str, Any]:
+    """What `_asked` names, of the latents of at most 10,000 images; as runs that have begun keep it."""
+    known: dict[str, Any] = {}
     for folder in begun:
-        if "deviation" in (about := json.loads((folder / DATA).read_text())):
-            return {"deviation": about["deviation"]}
-    images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
+        known = {**json.loads((folder / DATA).read_text()), **known}
     device = loop_of(cfgs[0]).device
-    found = float(latents.to(device).encode(images.to(device)).double().std())
-    latents.to("cpu")
-    return {"deviation": found}
+    found = {}
+    for key in {key for cfg in cfgs for key in _asked(cfg)}:
+        if key in known:
+            found[key] = known[key]
+        elif key == "deviation":
+            images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
+            found[key] = float(latents.to(device).encode(images.to(device)).double().std())
+            latents.to("cpu")
+        else:
+            found[key] = LogisticMixture.of(eigenvalues(latents_of_some(latents, train, device=device))).told
+    return found

@@ -29,7 +29,7 @@ class Declared:
     place: str
     ranges: Mapping[str, Range]
     defaults: Mapping[str, float | None]
-    usual: Mapping[str, float]
+    usual: Mapping[str, float | str]
     rounded: Mapping[str, tuple[float, ...]]
     equals: Callable[..., tuple[Any, ...] | None] | None = None
     order: Callable[..., float | None] | None = None
@@ -43,7 +43,7 @@ class Declared:
         return self.target.rpartition(".")[2]
 
     @property
-    def named(self) -> dict[str, float | None]:
+    def named(self) -> dict[str, float | str | None]:
         """The parameters that names tell by keyword, with the values at which they do not."""
         return {**self.defaults, **self.usual}
 

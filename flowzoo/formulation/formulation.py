@@ -115,7 +115,8 @@ class Formulation:
 
     def coefficients(self, u: Tensor) -> Coefficients:
         """For training: u [..., B] uniform, strictly inside (0, 1)."""
-        return self._record(self.schedule.at_t(self.schedule.training_time(self.sampler.quantile(u.double()))))
+        drawn = self.sampler.quantile_on(self.schedule, u.double())
+        return self._record(self.schedule.at_t(self.schedule.training_time(drawn)))
 
     def at_t(self, t: Tensor | float) -> Coefficients:
         """For validation: any t in [0, 1]."""
@@ -127,7 +128,7 @@ class Formulation:
 
     def density(self, t: Tensor) -> Tensor:
         """Of the drawn t."""
-        return self.sampler.density(t)
+        return self.sampler.density_on(self.schedule, t)
 
     def _record(self, s: State) -> Coefficients:
         p, q = self.target.row(s)

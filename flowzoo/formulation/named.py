@@ -11,12 +11,14 @@ from flowzoo.formulation.formulation import Formulation
 def formulation(name: str) -> Formulation:
     """The formulation of a printed or file name (flowzoo/formulation/names.py). Raises ValueError for any other text.
 
-    A sigma_data that is measured on data cannot be said here: build `flowzoo.formulation.target.F` with the number.
+    What is measured on data cannot be said here: build `flowzoo.formulation.target.F` with the number, and
+    `flowzoo.formulation.timestep.Spectrum` with the mixture.
     """
     config = names.parse(name)
     path, weighting = config["path"], config.get("weighting")
-    if path["target"].get("sigma_data") == "data":
-        raise ValueError(f"{name!r}: sigma_data=data is known only where images are; allowed is a number")
+    for key, value in {**path["target"], **config["sampler"]}.items():
+        if value == "data":
+            raise ValueError(f"{name!r}: {key}=data is known only where images are; allowed is a number")
     return Formulation(
         _made(path["schedule"]),
         _made(path["target"]),

@@ -44,7 +44,7 @@ class Range:
 
 REAL = Range()
 POSITIVE = Range(low=0.0, above=True, allowed="a finite number > 0")
-MEASURABLE = Range(low=0.0, above=True, allowed="a finite number > 0", word="data")
+MEASURABLE = Range(low=0.0, above=True, allowed="a finite number > 0, or data in a config", word="data")
 
 
 class Part:
@@ -57,7 +57,9 @@ class Part:
     place: ClassVar[str]  # of its kind in a config
     word: ClassVar[str | None] = None  # in names; the option of its group where the paper has no other
     ranges: ClassVar[Mapping[str, Range]] = {}
-    usual: ClassVar[Mapping[str, float]] = {}  # at which names leave a parameter out, beside the constructor's defaults
+    usual: ClassVar[
+        Mapping[str, float | str]
+    ] = {}  # at which names leave a parameter out, beside the constructor's defaults
     rounded: ClassVar[Mapping[str, tuple[float, ...]]] = {}  # numbers that names print with two digits nevertheless
 
     def check(self, **values: Any) -> None:

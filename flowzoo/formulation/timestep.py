@@ -1,4 +1,4 @@
-"""Timestep samplers: increasing quantile functions u -> t with their densities (paper sec. 3.1).
+"""Timestep samplers: increasing quantile functions u -> t with their densities (paper sec. 3.1), or laws of ln sigma.
 
 Parameters are numbers, or tensors with a leading variant axis: [V, 1] against u of [B] or [V, B]. All variants share u.
 """
@@ -11,7 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowzoo.formulation.part import MODE_S, MODE_S_MAX, POSITIVE, REAL, Part, Range
+from flowzoo.formulation.mixture import LogisticMixture
+from flowzoo.formulation.part import MEASURABLE, MODE_S, MODE_S_MAX, POSITIVE, REAL, Part, Range
+from flowzoo.formulation.schedule import RF, Schedule
 
 
 class TimestepSampler(Part, ABC):
@@ -30,6 +32,14 @@ class TimestepSampler(Part, ABC):
     @abstractmethod
     def density(self, t: Tensor) -> Tensor:
         """pi(t) = du/dt for float64 t strictly inside (0, 1)."""
+
+    def quantile_on(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """As `quantile`, on a schedule: the same on all of them, unless the law is one of sigma."""
+        return self.quantile(u)
+
+    def density_on(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """As `density`, on a schedule."""
+        return self.density(t)
 
 
 def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
@@ -152,3 +162,46 @@ class CosMap(Shiftable):
     def law_density(self, t: Tensor) -> Tensor:
         # paper eq. 22
         return 2 / (math.pi - 2 * math.pi * t + 2 * math.pi * t**2)
+
+
+class Spectrum(TimestepSampler):
+    """Levels are drawn where the ideal error of Gaussian data changes: a law of ln sigma, the same on every path.
+
+    It is the mixture of bumps that `mixture` describes, less what lies above the highest level that a schedule reaches.
+    `quantile` and `density` are those on rf, where ln sigma = logit t. A shift multiplies sigma, which on rf is eq. 23.
+
+    eigenvalues: those of the covariance of what the backbone sees, over all of its numbers, as their mixture, which is
+    measured where a config says `data`; or one number > 0, for data alike in every direction. Else ValueError.
+    """
+
+    word = "spectrum"
+    ranges: ClassVar[Mapping[str, Range]] = {"eigenvalues": MEASURABLE, "shift": POSITIVE}
+    usual: ClassVar[Mapping[str, float | str]] = {"eigenvalues": "data"}
+
+    def __init__(self, eigenvalues: float | LogisticMixture, shift: float | Tensor = 1.0) -> None:
+        self.check(shift=shift)
+        if not isinstance(eigenvalues, LogisticMixture):
+            self.check(eigenvalues=eigenvalues)
+            eigenvalues = LogisticMixture.of([eigenvalues])
+        self.mixture, self.shift = eigenvalues, shift
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return self.quantile_on(RF(), u)
+
+    def density(self, t: Tensor) -> Tensor:
+        return self.density_on(RF(), t)
+
+    def quantile_on(self, schedule: Schedule, u: Tensor) -> Tensor:
+        sigma = self.shift * torch.exp(self.mixture.quantile(u * self._reached(schedule, u)))
+        return schedule.at_sigma(sigma).t
+
+    def density_on(self, schedule: Schedule, t: Tensor) -> Tensor:
+        s = schedule.at_t(t)
+        # ln sigma = ln b - ln a, and its derivative in t
+        of_log_sigma = self.mixture.density(torch.log(s.sigma / self.shift))
+        return of_log_sigma * (s.db / s.b - s.da / s.a) / self._reached(schedule, t)
+
+    def _reached(self, schedule: Schedule, like: Tensor) -> Tensor:
+        """The share of the law below the schedule's highest level."""
+        top = torch.as_tensor(schedule.sigma_start / self.shift, dtype=torch.float64, device=like.device)
+        return self.mixture.cdf(top.log())

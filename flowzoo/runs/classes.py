@@ -94,7 +94,8 @@ def _try_formulation(cfg: DictConfig) -> None:
     from flowzoo.build import formulation_of
 
     try:
-        formulation = formulation_of(cfg, 1.0)
+        white = {"deviation": 1.0, "spectrum": {"centres": [0.0], "masses": [1.0]}}
+        formulation = formulation_of(cfg, white)
         formulation.density(formulation.coefficients(torch.tensor([0.25, 0.75])).t)
         instantiate(cfg.solver).sample(lambda z, c: torch.zeros_like(z), formulation, torch.ones(1, 1), steps=2)
     except (InstantiationException, TypeError) as error:

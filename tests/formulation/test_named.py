@@ -31,7 +31,11 @@ def test_as_people_type_it() -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("rf/lognormal(0,1)", "is not the name of a formulation"), ("edm(0,1,sigma_data=data)", "allowed is a number")],
+    [
+        ("rf/lognormal(0,1)", "is not the name of a formulation"),
+        ("edm(0,1,sigma_data=data)", "allowed is a number"),
+        ("rf/spectrum", "eigenvalues=data is known only where images are"),
+    ],
 )
 def test_what_is_no_formulation(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -68,10 +68,15 @@ def free_configs() -> list[dict[str, dict]]:
     edms += [part("schedule.EDM", P_m=m, P_s=s) for m, s in ((-1.2, 0.6), (-1.234, 1e-5), (0.0, 12345.678))]
     samplers = [part("timestep.CosMap"), *(part("timestep.Mode", s=s) for s in values)]
     samplers += [part("timestep.LogitNormal", m=-s, s=abs(s) + 0.1) for s in values]
+    samplers += [part("timestep.Spectrum", eigenvalues=w) for w in ("data", 1.0, 1e-5)]
     pairs = [*itertools.product(plain, targets, [UNIFORM, *samplers]), *itertools.product(edms, targets, [UNIFORM])]
     configs = [{"path": {"schedule": s, "target": t}, "sampler": law} for s, t, law in pairs]
     shifts = [part("timestep.Uniform"), part("timestep.Mode", s=MODE_S[3]), part("timestep.Mode", s=0.83)]
-    shifts = [{**law, "shift": alpha} for law in (*shifts, part("timestep.CosMap")) for alpha in (3.0, 1e-5, 0.123456)]
+    shifts = [
+        {**law, "shift": alpha}
+        for law in (*shifts, part("timestep.CosMap"), part("timestep.Spectrum", eigenvalues="data"))
+        for alpha in (3.0, 1e-5, 0.123456)
+    ]
     losses = [
         part(f"loss.{kind}", clip=clip) for kind in ("OnX0", "OnEps", "OnVelocity") for clip in (100.0, 0.25, 1e22)
     ]
@@ -96,7 +101,7 @@ def test_free_names_are_one_to_one() -> None:
     seen: dict[str, dict] = {}
     for config in free_configs():
         name = variant_name(**config)
-        assert re.fullmatch(r"(?:[^\s=]|(?:sigma_data|shift|clip)=)+", name)
+        assert re.fullmatch(r"(?:[^\s=]|(?:sigma_data|eigenvalues|shift|clip)=)+", name)
         assert re.fullmatch(r"[A-Za-z0-9.+_-]+", file_name(name))
         assert seen.setdefault(file_name(name), config) is config, name
         assert parse(name) == parse(file_name(name)) == config, name
@@ -111,6 +116,13 @@ def test_free_names_are_one_to_one() -> None:
         (RF, part("timestep.LogitNormal", m=0, s=1), "rf/lognorm(0.00,1.00)", "rf_lognorm_0.00_1.00"),
         (RF, part("timestep.LogitNormal", m=-0.0, s=0.125), "rf/lognorm(0.00,0.125)", "rf_lognorm_0.00_0.125"),
         (edm(sigma_data="data"), UNIFORM, "edm(-1.20,1.20,sigma_data=data)", "edm_-1.20_1.20_sd-data"),
+        (RF, part("timestep.Spectrum", eigenvalues="data"), "rf/spectrum", "rf_spectrum"),
+        (
+            RF,
+            part("timestep.Spectrum", eigenvalues="data", shift=3.0),
+            "rf/spectrum(shift=3.00)",
+            "rf_spectrum_shift-3.00",
+        ),
         (
             {"schedule": part("schedule.EDMRF"), "target": part("target.F", sigma_data=1)},
             UNIFORM,

@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flowzoo.formulation.formulation import Coefficients, Formulation
+from flowzoo.formulation.mixture import LogisticMixture
 from flowzoo.formulation.names import TABLE, parse
+from flowzoo.formulation.schedule import RF, LDMLinear
 from flowzoo.formulation.stacked import StackedFormulation
+from flowzoo.formulation.target import Velocity
+from flowzoo.formulation.timestep import Spectrum
 from flowzoo.randomness import generator, uniform
 
 
@@ -69,6 +73,22 @@ def test_parameters_that_are_no_real_numbers_are_kept_apart() -> None:
     solo = [build(name) for name in names]
     solo[0].sampler.m = 0  # type: ignore[attr-defined]
     assert_equal(StackedFormulation(solo).coefficients(U), [f.coefficients(U) for f in solo])
+
+
+def test_spectra_that_differ_are_kept_apart_and_shifts_are_stacked() -> None:
+    one, other = LogisticMixture.of([60.0, 4.0, 0.2]), LogisticMixture.of([60.0, 4.0, 0.3])
+    solo = [
+        Formulation(schedule(), Velocity(), Spectrum(mixture, shift))
+        for schedule in (RF, LDMLinear)
+        for mixture in (one, other)
+        for shift in (1.0, 3.0)
+    ]
+    stack = StackedFormulation(solo)
+    assert len(stack._members) == 4
+    together = stack.coefficients(U)
+    for i, alone in enumerate(f.coefficients(U) for f in solo):
+        for field in fields(Coefficients):  # a = 1 - t loses what rounding t near 1 costs
+            assert_close(getattr(together, field.name)[i], getattr(alone, field.name), rtol=1e-12, atol=0)
 
 
 def test_the_order_of_variants_is_kept() -> None:

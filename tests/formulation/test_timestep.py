@@ -9,16 +9,20 @@ from torch.testing import assert_close
 from flowzoo.formulation import declared, names
 from flowzoo.formulation.check import check
 from flowzoo.formulation.formulation import Formulation
+from flowzoo.formulation.mixture import LogisticMixture
 from flowzoo.formulation.part import MODE_S_MAX, REAL
-from flowzoo.formulation.schedule import EDMRF, RF, Cosine
-from flowzoo.formulation.target import F
-from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, TimestepSampler, Uniform
+from flowzoo.formulation.schedule import EDMRF, RF, Cosine, DDPMLinear, LDMLinear, Schedule
+from flowzoo.formulation.target import F, V
+from flowzoo.formulation.timestep import CosMap, LogitNormal, Mode, Spectrum, TimestepSampler, Uniform
 
+MIXTURE = LogisticMixture.of([60.0, 4.0, 0.2])
 SAMPLERS = [
     Uniform(),
     CosMap(),
     *(LogitNormal(m, s) for m, s in ((0.0, 1.0), (-1.0, 0.2), (1.0, 2.2))),
     *(Mode(s) for s in (-1.0, -0.08, 0.0, 1.29, 1.75, MODE_S_MAX)),
+    Spectrum(1.0),
+    Spectrum(MIXTURE),
 ]
 every = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{type(s).__name__}{list(vars(s).values())}")
 U = torch.linspace(0.0103, 0.9897, 301, dtype=torch.float64)
@@ -116,6 +120,7 @@ SHIFTED = [
     *(Mode(s, alpha) for s in (-1.0, 0.83, 1.75) for alpha in (0.3, 3.0)),
     *(CosMap(alpha) for alpha in (0.3, 3.0)),
     *(LogitNormal(0.5, 0.6, alpha) for alpha in (0.3, 3.0)),
+    *(Spectrum(MIXTURE, alpha) for alpha in (0.3, 3.0)),
 ]
 every_shifted = pytest.mark.parametrize("sampler", SHIFTED, ids=lambda s: f"{type(s).__name__}{list(vars(s).values())}")
 
@@ -128,8 +133,10 @@ def test_density_after_a_shift_is_the_inverse_slope_of_the_quantile(sampler: Tim
 
 @pytest.mark.parametrize("alpha", [0.3, 3.0])
 def test_a_shift_lowers_the_log_snr_of_rf_by_twice_its_logarithm(alpha: float) -> None:
+    pairs: list[tuple[TimestepSampler, TimestepSampler]]
     pairs = [(Uniform(), Uniform(alpha)), (Mode(0.83), Mode(0.83, alpha)), (CosMap(), CosMap(alpha))]
-    for plain, moved in [*pairs, (LogitNormal(0.5, 0.6), LogitNormal(0.5, 0.6, alpha))]:
+    pairs += [(LogitNormal(0.5, 0.6), LogitNormal(0.5, 0.6, alpha)), (Spectrum(MIXTURE), Spectrum(MIXTURE, alpha))]
+    for plain, moved in pairs:
         before, after = (RF().at_t(law.quantile(U)).sigma for law in (plain, moved))
         assert_close(-2 * after.log(), -2 * before.log() - 2 * math.log(alpha))
         # paper eq. 23, as printed
@@ -159,7 +166,8 @@ def test_shifted_laws_resolve_to_the_simplest_of_the_same_bits(alpha: float) -> 
 
 @pytest.mark.parametrize("shift", [0, -1.0, math.inf, math.nan, "3", True])
 def test_a_shift_out_of_range_is_refused(shift: object) -> None:
-    for word, values in (("Uniform", {}), ("LogitNormal", {"m": 0.0, "s": 1.0}), ("Mode", {"s": 0.5}), ("CosMap", {})):
+    kinds = [("Uniform", {}), ("LogitNormal", {"m": 0.0, "s": 1.0}), ("Mode", {"s": 0.5}), ("CosMap", {})]
+    for word, values in [*kinds, ("Spectrum", {"eigenvalues": "data"})]:
         law = {"_target_": f"flowzoo.formulation.timestep.{word}", **values, "shift": shift}
         with pytest.raises(ValueError, match=r"sampler\.shift = "):
             check(names.TABLE["rf"]["path"], law)
@@ -171,3 +179,60 @@ def test_a_path_that_is_its_law_takes_no_shift() -> None:
         check(names.TABLE["edm(0.00,0.60)"]["path"], law)
     with pytest.raises(ValueError, match="takes the uniform sampler only"):
         Formulation(EDMRF(), F(0.5), Uniform(3.0))
+
+
+PATHS = [RF(), Cosine(), LDMLinear(), DDPMLinear()]
+every_path = pytest.mark.parametrize("schedule", PATHS, ids=lambda one: one.word)
+
+
+@every_path
+@pytest.mark.parametrize("alpha", [1.0, 3.0])
+def test_a_spectrum_is_one_law_of_sigma_on_every_path(schedule: Schedule, alpha: float) -> None:
+    """Less what lies above the highest level of the path, 14.6 on latent diffusion's."""
+    law = Spectrum(MIXTURE, alpha)
+    below = MIXTURE.cdf(torch.tensor(schedule.sigma_start / alpha, dtype=torch.float64).log())
+    assert (below < 1) == (schedule.sigma_start < math.inf)
+    drawn = schedule.at_t(law.quantile_on(schedule, U)).sigma
+    assert_close(MIXTURE.cdf(torch.log(drawn / alpha)) / below, U, rtol=1e-7, atol=0)
+
+
+@every_path
+def test_a_spectrums_density_on_a_path_is_the_inverse_slope(schedule: Schedule) -> None:
+    law = Spectrum(MIXTURE, 2.0)
+    t, step = law.quantile_on(schedule, U), 1e-6
+    slope = (law.quantile_on(schedule, U + step) - law.quantile_on(schedule, U - step)) / (2 * step)
+    assert_close(law.density_on(schedule, t) * slope, torch.ones_like(U), rtol=1e-5, atol=0)
+
+
+def test_other_laws_are_the_same_on_every_path() -> None:
+    for law in (Uniform(3.0), LogitNormal(0.5, 0.6), Mode(0.83)):
+        assert torch.equal(law.quantile_on(LDMLinear(), U), law.quantile(U))
+        assert torch.equal(law.density_on(LDMLinear(), U), law.density(U))
+
+
+def test_one_eigenvalue_is_a_logistic_law_of_half_the_width() -> None:
+    t = Spectrum(4.0).quantile(U)
+    assert_close(torch.logit(t), math.log(4) / 2 + torch.logit(U) / 2)
+
+
+def test_a_formulation_draws_a_spectrum_on_its_own_path() -> None:
+    law = Spectrum(MIXTURE)
+    levels = LDMLinear()
+    record = Formulation(levels, V(), law).coefficients(U)
+    assert_close(record.t, levels.training_time(law.quantile_on(levels, U)))
+    assert_close(Formulation(levels, V(), law).density(U), law.density_on(levels, U))
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, math.inf, "measured", True])
+def test_eigenvalues_out_of_range_are_refused(bad: object) -> None:
+    law = {"_target_": "flowzoo.formulation.timestep.Spectrum", "eigenvalues": bad}
+    with pytest.raises(ValueError, match=r"sampler\.eigenvalues = "):
+        check(names.TABLE["rf"]["path"], law)
+
+
+def test_a_path_that_is_its_law_takes_no_spectrum() -> None:
+    law = {"_target_": "flowzoo.formulation.timestep.Spectrum", "eigenvalues": "data"}
+    with pytest.raises(ValueError, match="edm takes the uniform sampler only, not spectrum: its timestep law is part"):
+        check(names.TABLE["edm(0.00,0.60)"]["path"], law)
+    with pytest.raises(ValueError, match="takes the uniform sampler only"):
+        Formulation(EDMRF(), F(0.5), Spectrum(1.0))
