@@ -58,6 +58,8 @@ class Adversary:
 class AutoencoderTask:
     """One autoencoder, V = 1. The images of a step and the latents drawn are functions of (seed, step)."""
 
+    compiled = True  # 1.6 times as fast: norms and activations between convolutions are bound by memory
+
     def __init__(
         self,
         loss: KLLoss,

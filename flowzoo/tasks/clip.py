@@ -58,6 +58,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: Tenso
 class ClipTask:
     """One CLIP, V = 1. The batch of a step, its augmentation included, is a function of (seed, step)."""
 
+    compiled = False
     waited = 0.0  # all data are in memory
 
     def __init__(self, data: CaptionedSet, held_out: CaptionedSet, augment: Augment, *, batch_size: int, seed: int):

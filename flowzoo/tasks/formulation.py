@@ -29,6 +29,8 @@ class FormulationTask:
     A resumed run goes on with the draws that it would have had.
     """
 
+    compiled = False
+
     def __init__(
         self,
         formulation: StackedFormulation,

@@ -18,6 +18,8 @@ class Task(Protocol):
     CUDA graph: it must not wait for the device, draw random numbers or branch on the values of tensors.
     """
 
+    compiled: bool  # whether torch.compile makes the kernels of `losses` on a GPU; our backbones have their own
+
     @property
     def waited(self) -> float:
         """Seconds spent waiting for data so far."""

@@ -45,7 +45,8 @@ class Program(nn.Module):
         """`optimizers`, one a variant; `decayed`, bool [P], the columns that their weight decay is for, None for all.
 
         `mixed`: forward and backward pass in bf16, weights in float32.
-        `compile_mode`: "reduce-overhead" makes the step a CUDA graph, "default" compiles the losses.
+        `compile_mode`: "reduce-overhead" makes the step a CUDA graph, for which the losses are compiled where the task
+        says so; "default" compiles the losses.
         """
         super().__init__()
         self.network, self.task, self.ema, self.rates = network, task, ema, optimizers
@@ -56,9 +57,8 @@ class Program(nn.Module):
             self.register_buffer(name, torch.zeros(shape), persistent=False)
         self.register_buffer("diverged_at", torch.zeros(len(optimizers), dtype=torch.long), persistent=False)
         self._restored: Mapping[str, Any] | None = None
-        self._losses: Callable[..., Tensor] = (
-            torch.compile(task.losses, dynamic=False) if compile_mode == "default" else task.losses
-        )
+        compiled = compile_mode == "default" or (compile_mode is not None and task.compiled)
+        self._losses: Callable[..., Tensor] = torch.compile(task.losses, dynamic=False) if compiled else task.losses
 
     # the life of a fit
 
