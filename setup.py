@@ -6,7 +6,7 @@ setup(
     packages=[*find_namespace_packages(include=["flowzoo*", "sweeps*", "analysis*"]), "flowzoo.conf"],
     package_dir={"flowzoo.conf": "conf"},
     package_data={
-        "flowzoo": ["**/*.safetensors", "**/*.json"],
+        "flowzoo": ["**/*.safetensors", "**/*.json", "**/*.jsonl"],
         "flowzoo.conf": ["**/*.yaml"],
         "sweeps": ["*.yaml", "studies/*.yaml"],
         "analysis": ["*.css", "*.js"],

@@ -18,6 +18,7 @@ COMMANDS = {
     "train-clip": ("flowzoo.train_clip", "train the small CLIP on images of your own"),
     "train-autoencoder": ("flowzoo.train_autoencoder", "train a KL autoencoder, whose latents backbones then see"),
     "reconstruct": ("flowzoo.reconstruct", "measure how well an autoencoder gives images back"),
+    "advise": ("flowzoo.advise", "tell the timestep law that data predict, before training"),
     "calibrate": ("flowzoo.calibrate", "measure how metrics answer to known damage"),
     "bench": ("flowzoo.bench", "measure speed"),
 }

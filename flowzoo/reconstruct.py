@@ -18,14 +18,13 @@ from flowzoo.autoencoders.autoencoder import Fitted
 from flowzoo.autoencoders.perceptual import LPIPS
 from flowzoo.build import autoencoder_of, measured
 from flowzoo.data.overview import tell
-from flowzoo.formulation import declared
 from flowzoo.metrics.fid import few_samples, no_fid
 from flowzoo.metrics.reconstruction import LPIPS_EDGE, WINDOW, picture, reconstruct
 from flowzoo.paths import user_path
 from flowzoo.picture import save_grid
 from flowzoo.runs.check import check_single
 from flowzoo.runs.files import check_output, explained, replace, saying
-from flowzoo.runs.identity import part_identity
+from flowzoo.runs.identity import autoencoder_label, part_identity
 from flowzoo.runs.limits import integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
@@ -64,8 +63,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     console = Console()
     tell(train, val, console, told)
     found = reconstruct(autoencoder, val, cfg.images, device, extractor=extractor, perceptual=perceptual, keep=SHOWN)
-    word = declared.word_of(cfg.autoencoder._target_).rsplit(".", 1)[-1].lower().removesuffix("autoencoder")
-    kind = f"{word}_f{autoencoder.factor}_c{autoencoder.channels}"
+    kind = autoencoder_label(cfg.autoencoder, autoencoder.factor, autoencoder.channels)
     name = f"{val.name}_{kind}_{autoencoder.fingerprint[:6]}.png"  # two may be of one kind
     out = user_path(str(cfg.out)) if cfg.out is not None else Path("runs", "reconstruct", name)
     scores = {"rfid": found.rfid, "lpips": found.lpips, "ssim": found.ssim, "psnr": found.psnr}
@@ -85,7 +83,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         replace(out.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     table = Table("data", "autoencoder", "f", "c", "rFID", "LPIPS", "SSIM", "PSNR, dB")
     shapes = (str(autoencoder.factor), str(autoencoder.channels))
-    table.add_row(val.name, word, *shapes, *(_shown(x) for x in scores.values()))
+    table.add_row(val.name, kind.split("_")[0], *shapes, *(_shown(x) for x in scores.values()))
     console.print(table)
     if few := no_fid(found.images, extractor.dim) or few_samples(found.images, extractor.dim):
         console.print(few)

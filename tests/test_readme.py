@@ -73,6 +73,7 @@ HOW: list[tuple[str, str, list[str]]] = [
     (r"train_clip .*cifar10", ACCEPTED, []),  # minutes on a GPU
     (r"train_autoencoder ", RUN, TINY_KL),
     (r"reconstruct ", RUN, ["data.source.val_fraction=0.5", "images=70"]),
+    (r"advise ", RUN, ["data.source.val_fraction=0.5"]),
     (r"sweeps list", RUN, []),
     (r"sweeps (plan|run|retry)", ACCEPTED, []),  # minutes to hours
     (r"analysis\.report runs/sd3_61", ACCEPTED, []),  # its runs take hours
@@ -143,7 +144,7 @@ def accept(module: str, argv: list[str]) -> None:
         args = arguments(argv)
         if not args.cfg:
             check_jobs(configs_of(args, "train"))
-    elif module in ("flowzoo.train_clip", "flowzoo.train_autoencoder", "flowzoo.reconstruct"):
+    elif module in ("flowzoo.train_clip", "flowzoo.train_autoencoder", "flowzoo.reconstruct", "flowzoo.advise"):
         with config_loader() as loader:
             loader.load_configuration(module.removeprefix("flowzoo."), argv, RunMode.RUN)
 

@@ -9,7 +9,7 @@ from flowzoo.data.source import MEASURED, Source
 from flowzoo.runs.files import Refused
 
 SIDE = 4096  # rows of the largest matrix that is decomposed, which takes seconds
-_ROOM = 2**28  # numbers of the latents that are looked at, at most
+_ROOM = 2**27  # numbers of the latents that are looked at, at most
 
 
 def latents_of_some(
@@ -36,17 +36,17 @@ def eigenvalues(x: Tensor) -> Tensor:
 
 
 def energies(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`eigenvalues` [k], and the squares of the images' coordinates along the eigenvectors [n, k], float64.
+    """`eigenvalues` [k], and the squares of the images' coordinates along the eigenvectors, float32 [n, k].
 
-    The mean of a column is its eigenvalue, with n - 1 for n.
+    A column sums to n - 1 times its eigenvalue.
     """
     x = _centred(x)
     values, vectors = (part.flip(-1) for part in torch.linalg.eigh(_smaller(x)))
     values = values.clamp(min=0)
     n, dimensions = x.shape
     # of x x^T the eigenvectors are the coordinates themselves, each column divided by its norm
-    squares = (x @ vectors).square() if dimensions <= n else vectors.square() * values * (n - 1)
-    return values.cpu(), squares.cpu()
+    squares = (x.float() @ vectors.float()).square() if dimensions <= n else vectors.square() * values * (n - 1)
+    return values.cpu(), squares.float().cpu()
 
 
 def _centred(x: Tensor) -> Tensor:

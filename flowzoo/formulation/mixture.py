@@ -62,7 +62,8 @@ class LogisticMixture:
     @property
     def deviation(self) -> float:
         """Of ln sigma: a single bump has pi/sqrt(12) = 0.907."""
-        spread = sum(m * (c - self.mean) ** 2 for m, c in zip(self.masses, self.centres, strict=True))
+        mean = self.mean
+        spread = sum(m * (c - mean) ** 2 for m, c in zip(self.masses, self.centres, strict=True))
         return math.sqrt(spread + (math.pi * SCALE) ** 2 / 3)
 
     def density(self, log_sigma: Tensor) -> Tensor:

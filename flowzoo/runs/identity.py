@@ -152,6 +152,12 @@ def backbone_label(cfg: Config) -> str:
     return "-".join([b.get("name", b["_target_"].rsplit(".", 1)[-1].lower()), *sizes])
 
 
+def autoencoder_label(part: Config, factor: int, channels: int) -> str:
+    """What files call an autoencoder: its word with its factor and channels, e.g. `pca_f4_c16`."""
+    word = declared.word_of(str(part["_target_"])).rsplit(".", 1)[-1].lower().removesuffix("autoencoder")
+    return f"{word.removeprefix('block')}_f{factor}_c{channels}"
+
+
 def run_name(cfg: Config) -> str:
     """<variant>-s<seed>-<hash>, of a composed config or of its resolved values."""
     return f"{names.file_name(run_variant(cfg))}-s{cfg['seed']}-{run_hash(cfg)}"
