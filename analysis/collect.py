@@ -1,49 +1,48 @@
-"""The runs below some folders, and their rows as one table of results."""
+"""The runs below some folders, or in tables of raw rows, and their rows as one table of results."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis.results import Results, build, natural
-from analysis.words import flatten
+from flowzoo.runs import table
+from flowzoo.runs.columns import config_columns, trained_apart
 from flowzoo.runs.finding import Found, find
-from flowzoo.runs.identity import NOT_IN_HASH, comparable
 from flowzoo.runs.reading import RunFolder
 
-# What the other columns tell of a run, and what is no part of its training but how sigma_data and captions are named.
-_NOT_TRAINING = tuple(
-    f"{key}."
-    for key in (*NOT_IN_HASH, "path", "sampler", "weighting", "variant", "seed")
-    if key not in ("sigma_data", "captions")
-)
 
+def collect(places: Iterable[Path]) -> Found:
+    """Every run and search at or below the given folders, and the runs of tables of raw rows among these places.
 
-def collect(roots: Iterable[Path]) -> Found:
-    """Every run and search at or below the given folders; runs by name, with those of a plan that have no folder yet.
+    Runs by name, with those of a plan that have no folder yet.
 
     Raises:
-        ValueError: as `find`.
+        ValueError: as `find` and `table.runs_of`.
+        OSError: a table cannot be read.
     """
-    found = find(roots)
+    places = list(places)
+    found = find(place for place in places if not place.is_file())
+    for path in filter(Path.is_file, places):
+        found.runs += table.runs_of(path)
     found.runs.sort(key=lambda run: ([natural(part) for part in re.split(r"[-_]", run.name)], run.path))
     return found
 
 
-def results(runs: Sequence[RunFolder]) -> Results:
+def results(runs: Sequence[RunFolder], together: Iterable[str] = ()) -> Results:
     """The rows of all runs. The state of a run holds for its rows, and a run without rows is named without scores.
 
-    Where runs of one variant and seed were trained differently, the column `training` says how each of all runs was.
+    Where runs of one data set, representation and backbone were trained differently, the column `training` says how
+    each of all runs was; keys of the config named in `together` may differ all the same.
 
     Raises:
-        ValueError: two runs have a row for the same (variant, seed, setting).
+        ValueError: two runs have a row for the same (variant, seed, setting), or no run has a key of `together`.
     """
     records: list[tuple[str, dict[str, str]]] = []
-    training = trained_with(runs)
-    for run in runs:
+    training = trained_with(runs, together)
+    for run, trained in zip(runs, training, strict=True):
         state, source = run.state, str(run.path)
         ended = {"status": "missing" if state == "done" else state, "exception": run.exception}
-        how = {"training": training[run.path]} if training else {}
+        how = {"representation": run.representation, **({"training": trained} if any(training) else {})}
         own = [{**row, **how} for row in run.rows if row.get("variant")]
         for row in own:
             is_baseline = row.get("weights") == "init"
@@ -55,26 +54,14 @@ def results(runs: Sequence[RunFolder]) -> Results:
     return build(records)
 
 
-def trained_with(runs: Sequence[RunFolder]) -> dict[Path, str]:
-    """Each run's values of the config keys that alone tell runs of one variant and seed apart, by folder.
+def trained_with(runs: Sequence[RunFolder], together: Iterable[str] = ()) -> list[str]:
+    """Of each run the keys of the config by which it was trained otherwise than others of its kind; "" where none is.
 
-    Empty where there are no such runs; a run whose config is not there says nothing.
+    Raises ValueError where no run has a key of `together`.
     """
-    alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for run in runs:
-        alike[run.variant, run.seed, run.dataset, run.backbone].append(run.path)
-    if len(alike) == len(runs):  # as nearly always: no config needs to be read
-        return {}
-    values = {run.path: flatten(comparable(run.config)) if run.config else {} for run in runs}
-    keys: set[str] = set()
-    for folders in alike.values():
-        some = [values[folder] for folder in folders if values[folder]]
-        keys |= {name for own in some for name in own if len({other.get(name) for other in some}) > 1}
-    keys = {key for key in keys if not f"{key}.".startswith(_NOT_TRAINING)}
-    # A value that others are interpolated from is told once, by its shortest name.
-    told = {tuple(own.get(key) for own in values.values()): key for key in sorted(keys, key=len, reverse=True)}
-    return {
-        folder: ", ".join(f"{key}={own[key]}" for key in sorted(told.values()) if key in own)
-        for folder, own in values.items()
-        if told
-    }
+    configs = [config_columns(run.config) for run in runs]
+    known = {key for config in configs for key in config}
+    if unknown := sorted(set(together) - known):
+        raise ValueError(f"--together {unknown[0]}: no run has this key; allowed are {', '.join(sorted(known))}")
+    kinds = [(run.dataset, run.representation, run.backbone) for run in runs]
+    return trained_apart(zip(kinds, configs, strict=True), together)

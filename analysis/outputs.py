@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flowzoo.runs.files import replace
 from flowzoo.runs.layout import CONFIG, REPORT, STATUS
+from flowzoo.runs.table import SUFFIXES
 
 # Marks the page of a report: a folder with such a page holds what an earlier report wrote.
 GENERATOR = '<meta name="generator" content="flowzoo analysis.report">'
@@ -30,6 +31,21 @@ def check_file(option: str, path: Path, inputs: Iterable[Path], headers: Sequenc
             f"{option} {path}: this file holds something other than an earlier output; allowed is a new file, "
             "or one that this option wrote before"
         )
+
+
+def check_table(option: str, path: Path) -> None:
+    """Refuse a table of raw rows that cannot be written; one that is there is read, which says whether it is one.
+
+    Raises:
+        ValueError: `path` is a folder, in a run folder or in none that exists, or has another suffix.
+    """
+    if path.is_dir():
+        raise ValueError(f"{option} {path}: this is a folder; allowed is the name of a file")
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{option} {path}: allowed are names that end in {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: {path.parent} is no folder; allowed is a file in a folder")
+    _check_outside_runs(option, path)
 
 
 def check_folder(option: str, folder: Path, names: Iterable[str]) -> None:

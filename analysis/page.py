@@ -86,7 +86,8 @@ class _Section:
         self.study, self.id, self.pictures = study, id, pictures
         self.marks = Marks(family_colours)
         self.charts = Charts(study, family_colours)
-        told = [f"{name} {key[:12]}" for name, key in (("protocol", study.key[2]), ("images", study.key[4])) if key]
+        parts = {"protocol": study.told("protocol"), "images": study.told("data")}
+        told = [f"{name} {key[:12]}" for name, key in parts.items() if key]
         self.title = study.title + (f" ({', '.join(told)})" if told else "")
 
     def html(self) -> str:

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from analysis.collect import collect, results
 from analysis.objectives import DEFAULT, about, chosen, listed
 from analysis.outputs import check_file, write
 from analysis.ranking import Entry, Ranking, Score, rank
 from analysis.results import GROUP, SETTING, Results, read
+from flowzoo.runs import table
 from flowzoo.runs.files import RunError, csv_text, tell
 from flowzoo.runs.finding import Found
 from flowzoo.runs.output import command
@@ -118,26 +120,28 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def load(path: Path) -> tuple[Results, Found]:
-    """Results of a CSV file, or of every run below a folder, and these runs.
+def load(path: Path, together: Sequence[str] = ()) -> tuple[Results, Found]:
+    """Results of a CSV file, or of every run below a folder or in a table of raw rows, and these runs.
+
+    `together` as `collect.results`; of no meaning where it is any other table.
 
     Raises:
         ValueError: there is no such file, or its rows are not usable.
     """
-    if path.is_dir():
-        from analysis.collect import collect, results
-
-        found = collect([path])
-        if not found.runs:
-            raise ValueError(f"{path} holds searches and no other runs; python -m analysis.report shows them")
-        return results(found.runs), found
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist; give a CSV file or a folder of runs")
-    return read(path), Found()
+    if not path.is_dir() and not table.is_raw(table.read(path)[0]):
+        if together:
+            raise ValueError(f"--together {together[0]}: {path} does not say how runs were trained")
+        return read(path), Found()
+    found = collect([path])
+    if not found.runs:
+        raise ValueError(f"{path} holds searches and no other runs; python -m analysis.report shows them")
+    return results(found.runs, together), found
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """The options `--include-variant PATTERN`, `--include-steps VALUE` and so on, for `filters`."""
+    """The options `--include-variant PATTERN`, `--include-steps VALUE` and so on, for `filters`, and `--together`."""
     for name in FILTERS:
         parser.add_argument(
             f"--include-{name}",
@@ -145,6 +149,13 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
             metavar="VALUE",
             help=f"only this {name}, * for any letters (repeat for more)",
         )
+    parser.add_argument(
+        "--together",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="rank runs together that differ in this key of their config, e.g. optimizer.lr (repeat for more)",
+    )
 
 
 def add_objectives(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +179,9 @@ def parser() -> argparse.ArgumentParser:
         description=f"Rank formulations: means over seeds, non-dominated sorting on {listed(o.said for o in DEFAULT)}, "
         "or on other --objectives, within each setting, then the average front over settings. Front 1 is best.",
     )
-    out.add_argument("file", type=Path, help="CSV with columns variant, metrics and settings, or a folder of runs")
+    out.add_argument(
+        "file", type=Path, help="CSV with columns variant, metrics and settings (also .csv.gz), or a folder of runs"
+    )
     out.add_argument("--csv", action="store_true", help="print CSV instead of a table for people")
     out.add_argument("--scores", type=Path, metavar="FILE", help="also write means, errors and fronts by setting")
     out.add_argument(
@@ -196,19 +209,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         _check_outputs(args)
-        results, found = load(args.file)
-        results = results.include(filters(args))
-        ranking = rank(results, chosen(args.objectives, results, found.runs))
-        text = as_csv(ranking) if args.csv else as_text(ranking, results)
+        rows, found = load(args.file, args.together)
+        rows = rows.include(filters(args))
+        ranking = rank(rows, chosen(args.objectives, rows, found.runs))
+        text = as_csv(ranking) if args.csv else as_text(ranking, rows)
         if args.output:
             write(args.output, as_csv(ranking) if args.output.suffix == ".csv" else text)
         if args.scores:
-            write(args.scores, scores_as_csv(ranking, results))
+            write(args.scores, scores_as_csv(ranking, rows))
     except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     sys.stdout.write(text)
-    if args.csv and (told := notes(ranking, results)):
+    if args.csv and (told := notes(ranking, rows)):
         print(*told, sep="\n", file=sys.stderr)
     return tell("analysis.rank", found.complaints())
 

@@ -1,4 +1,4 @@
-"""`python -m analysis.report RUNS -o DIR`: the report of a sweep, from its run folders alone."""
+"""`python -m analysis.report RUNS -o DIR`: the report of a sweep, from its run folders or its raw rows alone."""
 
 import argparse
 import csv
@@ -38,12 +38,14 @@ def report(
     title: str | None = None,
     include: Mapping[str, Sequence[str]] = MappingProxyType({}),
     objectives: str | None = None,
+    together: Sequence[str] = (),
 ) -> Report:
     """Write report.html, report.md, ranking.csv, scores.csv and results.csv into `folder`.
 
     Searches (trials.csv) have sections of their own, and no part in the CSV files.
 
-    `include` names what of each column to keep (`Results.include`), `objectives` what ranks (`objectives.chosen`).
+    `roots` are folders and tables of raw rows, as for `collect`. `include` names what of each column to keep
+    (`Results.include`), `objectives` what ranks (`objectives.chosen`), `together` is that of `collect.results`.
 
     Raises:
         ValueError: no run is found, two runs claim the same (variant, seed, setting), nothing is to be included, the
@@ -56,7 +58,7 @@ def report(
     if not there.runs and not found_searches:
         raise ValueError("; ".join(unreadable))
     runs = there.runs
-    rows = results(runs).include(include)
+    rows = results(runs, together).include(include)
     found = studies(runs, rows, chosen(objectives, rows, runs)) if runs else []
     title = title or f"flowzoo: {', '.join(dict.fromkeys(root.resolve().name for root in roots))}"
     written = {
@@ -104,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m analysis.report",
         description="Write the report of runs: one HTML page that opens without a network, Markdown and CSV beside it.",
     )
-    out.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="folders of runs, searched below")
+    out.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUNS", help="folders of runs, searched below, and tables of raw rows"
+    )
     out.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
     out.add_argument("--title", help="the title; the names of the folders by default")
     add_objectives(out)
@@ -119,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     try:
-        written = report(args.runs, args.output, args.title, filters(args), args.objectives)
+        written = report(args.runs, args.output, args.title, filters(args), args.objectives, args.together)
     except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,22 +1,22 @@
 """Result rows as every part of the analysis sees them: read from CSV, checked, with settings in one spelling."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flowzoo.runs import layout
+from flowzoo.runs import layout, table
 from flowzoo.runs.layout import ALL_STATES, FINISHED
 from flowzoo.runs.rows import metrics_of
 
-SETTING = (*layout.SETTING, "training")
+SETTING = (*layout.SETTING, "representation", "training")
 # Known before anything is scored; all that a run without scores names.
-RUN_LEVEL = ("dataset", "backbone", "data", "training")
-GROUP = ("dataset", "backbone", "protocol", "training", "data")  # of which scores must agree to be compared at all
+RUN_LEVEL = ("dataset", "representation", "backbone", "data", "training")
+# of which scores must agree to be compared at all
+GROUP = ("dataset", "representation", "backbone", "protocol", "training", "data")
 NUMERIC_SETTING = ("shift", "steps", "guidance")
-ADDED = ("training", "exception")  # columns that `analysis.collect` adds to those of runs
+ADDED = ("representation", "training", "exception")  # columns that `analysis.collect` adds to those of runs
 UNFINISHED = tuple(state for state in ALL_STATES if state not in FINISHED)
 
 
@@ -114,30 +114,14 @@ def read(path: Path) -> Results:
     Raises:
         ValueError: not a readable table, a missing column, or a cell that is no number, naming the line.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            if not header:
-                raise ValueError(f"{path} is empty: expected a header with variant, metrics and setting columns")
-            records = []
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
-                    )
-                records.append((f"{path.name}, line {reader.line_num}", dict(zip(header, cells, strict=True))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from None
-    if repeated := [name for name in header if header.count(name) > 1]:
-        raise ValueError(f"{path} has the column {repeated[0]} twice")
+    header, rows = table.read(path)
+    if not header:
+        raise ValueError(f"{path} is empty: expected a header with variant, metrics and setting columns")
     if "variant" not in header:
         raise ValueError(f"{path} has no column variant; it has {', '.join(header)}")
-    if not records:
+    if not rows:
         raise ValueError(f"{path} has a header and no rows")
-    return build(records)
+    return build((f"{path.name}, line {number}", record) for number, record in rows)
 
 
 def build(records: Iterable[tuple[str, Mapping[str, str]]]) -> Results:

@@ -1,4 +1,4 @@
-"""What a report says about runs that compare: one data set, one backbone, one protocol, one training."""
+"""What a report says about runs that compare: one data set, representation, backbone, protocol and training."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,15 +29,19 @@ class Table:
 class Study:
     """The runs of one data set, backbone, protocol and training, their rows, and what follows from them."""
 
-    key: tuple[str, str, str, str, str]
+    key: tuple[str, ...]  # as `GROUP`
     runs: list[RunFolder]
     results: Results
     objectives: tuple[Objective, ...] = DEFAULT
 
     @property
     def title(self) -> str:
-        dataset, backbone, _, training, _ = self.key
-        return ", ".join(filter(None, (dataset or "unknown data", backbone or "unknown backbone", training)))
+        told = self.told("dataset") or "unknown data", self.told("representation")
+        return ", ".join(filter(None, (*told, self.told("backbone") or "unknown backbone", self.told("training"))))
+
+    def told(self, column: str) -> str:
+        """What all runs have in a column of `GROUP`."""
+        return self.key[GROUP.index(column)]
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -130,7 +134,7 @@ class Study:
     @cached_property
     def extractor(self) -> dict[str, str]:
         """What extractor.json says of this protocol, from the first run that knows it, flattened."""
-        protocol = self.key[2]
+        protocol = self.told("protocol")
         return flatten(next((run.extractor[protocol] for run in self.runs if protocol in run.extractor), {}))
 
     @property
@@ -144,11 +148,11 @@ class Study:
             next((int(v) for k, v in self.extractor.items() if k.split(".")[-1] == name and v.isdigit()), None)
             for name in ("dim", "n")
         )
-        seen = self.extractor.get("quality.data")
-        if seen and self.key[0] and seen != self.key[0]:
+        seen, own = self.extractor.get("quality.data"), self.told("dataset")
+        if seen and own and seen != own:
             said.append(
-                f"The network behind the scores was trained on {seen} and has not seen images like {self.key[0]}: its "
-                "scores compare variants poorly."
+                f"The network behind the scores was trained on {seen} and has not seen images like {own}: its scores "
+                "compare variants poorly."
             )
         few = min([*self.n_samples, *([held_out] if held_out and self.n_samples else [])], default=0)
         for metric in self.ranking.metrics:
@@ -191,8 +195,8 @@ class Study:
                 ("learning rate {}", "optimizer.lr"), ("{} warm-up steps", "optimizer.warmup_steps"),
             ) for v in self.here(key))),
             ("Seeds", ", ".join(self.ranking.seeds)),
-            ("Protocol", self.key[2]),
-            ("Training images, by fingerprint", self.key[4]),
+            ("Protocol", self.told("protocol")),
+            ("Training images, by fingerprint", self.told("data")),
         ]  # fmt: skip
         return [(name, text) for name, text in lines + facts if text]
 
@@ -262,7 +266,7 @@ def studies(runs: Sequence[RunFolder], results: Results, objectives: tuple[Objec
         rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
         sources = dict.fromkeys(row.source for row in rows)
         own_results = Results(results.columns, results.metrics, rows)
-        out.append(Study(key, [by_folder[s] for s in sources], own_results, objectives))  # type: ignore[arg-type]
+        out.append(Study(key, [by_folder[s] for s in sources], own_results, objectives))
     return out
 
 

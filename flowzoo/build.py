@@ -81,6 +81,7 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
     for folder in begun:
         _check_latents(folder, latents)
     about = {"size": train.size, "channels": train.channels, "latents": latents.fingerprint}
+    about |= {"factor": autoencoder.factor, "latent_channels": latents.channels, "statistics": latents.statistics}
     found = _found_out(cfgs, begun, latents, train)
     backbones: dict[int, nn.Module] = {}
     jobs = []

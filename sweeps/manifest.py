@@ -1,7 +1,9 @@
 """plan.jsonl of a sweep's folder: every run with its resolved config, frozen when the sweep was planned."""
 
+import gzip
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from flowzoo.runs.identity import backbone_label, comparable, run_name, run_vari
 from flowzoo.runs.layout import PLAN, place_of
 from flowzoo.runs.reading import RunFolder
 from flowzoo.runs.store import Run
-from sweeps.words import is_execution
+from sweeps.words import is_execution, place
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,26 @@ class Manifest:
     @classmethod
     def read(cls, folder: str | Path) -> Self:
         """The plan in a sweep's folder, for runs that go there. Raises RunError where there is none to be read."""
-        path = Path(folder) / PLAN
+        return cls.read_file(Path(folder) / PLAN, Path(folder))
+
+    @classmethod
+    def read_file(cls, path: Path, folder: Path) -> Self:
+        """A plan that is kept in any file, also compressed (.gz), for runs that go to `folder`. Raises RunError."""
         try:
-            known, lines, wrong = parse_plan(read_bytes(path).decode())
+            content = read_bytes(path)
+            known, lines, wrong = parse_plan((gzip.decompress(content) if path.suffix == ".gz" else content).decode())
             if wrong:
                 raise ValueError(wrong)
             runs = tuple(Planned(**line) for line in lines)
             for planned in runs:
-                planned.config.update(place_of(path.parent))
+                planned.config.update(place_of(folder))
             del known["runs"]
-            return cls(folder=path.parent, runs=runs, **known)
+            return cls(folder=folder, runs=runs, **known)
         except FileNotFoundError:
             raise RunError(
-                f"{folder} holds no plan: python -m sweeps plan SWEEP makes one, as run and submit do"
+                f"{path.parent} holds no plan: python -m sweeps plan SWEEP makes one, as run and submit do"
             ) from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(
                 f"cannot read {path}: {error}; python -m sweeps plan SWEEP --replace writes it anew"
             ) from error
@@ -121,6 +128,17 @@ class Manifest:
             if planned.id in other.by_id and (words := departure(planned.config, other.by_id[planned.id].config)):
                 lines.append(f"{planned.id}: {words}")
         return lines
+
+
+def is_plan(sweep: str) -> bool:
+    """Whether a command's SWEEP is a file with a plan, kept in another place than a sweep's folder."""
+    return sweep.endswith((".jsonl", ".jsonl.gz")) and Path(sweep).is_file()
+
+
+def kept_plan(sweep: str, words: Sequence[str]) -> Manifest:
+    """The plan in a file, for runs that go to the folder that its name and the words say. Raises as `place`."""
+    header = Manifest.read_file(Path(sweep), Path())
+    return Manifest.read_file(Path(sweep), place(header.sweep, (*header.command, *words)))
 
 
 def departure(planned: Mapping[str, Any], config: Mapping[str, Any]) -> str:

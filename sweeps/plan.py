@@ -15,9 +15,10 @@ from flowzoo.paths import user_path
 from flowzoo.runs.check import check_values, plain_values
 from flowzoo.runs.config import check_distinct, check_jobs, config_loader, expand_jobs
 from flowzoo.runs.store import RunError, code_version
+from flowzoo.runs.text import key_of
 from sweeps.definition import Sweep, load
 from sweeps.estimate import parts
-from sweeps.manifest import PLAN, Manifest, Planned
+from sweeps.manifest import PLAN, Manifest, Planned, is_plan, kept_plan
 from sweeps.words import EXECUTION, execute, place, split
 
 
@@ -28,22 +29,22 @@ def configure(parser: ArgumentParser) -> None:
 
 def add_sweep(parser: ArgumentParser) -> None:
     """SWEEP and its words, as every command takes them that plans where nothing is planned yet."""
-    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, or the folder of a planned sweep")
+    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, the folder of a planned sweep, or a plan")
     parser.add_argument("words", nargs="*", metavar="key=value", help="as for flowzoo.train; they win over the sweep's")
 
 
 def main(args: Namespace) -> int:
     folder = folder_of(args.sweep, args.words)
-    if args.replace and folder == Path(args.sweep):
+    if args.replace and (folder == Path(args.sweep) or is_plan(args.sweep)):
         raise ValueError(f"{folder} --replace: allowed is the sweep's name or YAML file, which says what to plan")
     there = (folder / PLAN).exists()
-    if args.replace or not there:
+    if args.replace or not (there or is_plan(args.sweep)):
         manifest = plan_of(load(args.sweep), args.words)
         manifest.write()
     else:
         manifest = planned(args.sweep, args.words)
     show(manifest)
-    if there and folder != Path(args.sweep) and not args.words and not args.replace:
+    if there and not (folder == Path(args.sweep) or is_plan(args.sweep) or args.words or args.replace):
         now = plan_of(load(args.sweep), manifest.command)
         if differences := manifest.differences(now):
             print(f"note: the sweep says otherwise by now, --replace plans it anew: {_some(differences)}")
@@ -79,6 +80,8 @@ def _some(differences: Sequence[str]) -> str:
 
 def folder_of(sweep: str, words: Sequence[str] = ()) -> Path:
     """Where a sweep's runs and its plan lie. Raises ValueError for an unknown sweep."""
+    if is_plan(sweep):
+        return kept_plan(sweep, words).folder
     return Path(sweep) if (Path(sweep) / PLAN).is_file() else _folder(load(sweep), words)
 
 
@@ -122,6 +125,8 @@ def planned(sweep: str, words: Sequence[str]) -> Manifest:
     """
     folder = folder_of(sweep, words)
     planning, execution = split(words)
+    if is_plan(sweep):
+        return _adopted(sweep, words)
     if not (folder / PLAN).exists():
         manifest = plan_of(load(sweep), planning)
         check_jobs(execute([manifest.runs[0].cfg], [*manifest.execution, *execution]))
@@ -137,5 +142,22 @@ def planned(sweep: str, words: Sequence[str]) -> Manifest:
         raise RunError(
             f"{' '.join(planning)} is not what is planned in {folder}: {_some(differences)}; allowed are no such "
             "words, sweep=NAME for another folder, or python -m sweeps plan SWEEP ... --replace"
+        )
+    return manifest
+
+
+def _adopted(sweep: str, words: Sequence[str]) -> Manifest:
+    """The plan in a file, written to its folder where there is none. Raises RunError where there is another."""
+    if more := [word for word in split(words)[0] if key_of(word) not in ("runs", "sweep")]:
+        raise RunError(
+            f"{' '.join(more)}: {sweep} is planned; allowed are runs=DIR, sweep=NAME, {', '.join(EXECUTION)}"
+        )
+    manifest = kept_plan(sweep, words)
+    if not (manifest.folder / PLAN).exists():
+        manifest.write()
+    elif differences := Manifest.read(manifest.folder).differences(manifest):
+        raise RunError(
+            f"{sweep} is not what is planned in {manifest.folder}: {_some(differences)}; allowed is sweep=NAME for "
+            "another folder"
         )
     return manifest

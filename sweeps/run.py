@@ -1,10 +1,11 @@
-"""python -m sweeps run SWEEP [words] [-j K]: every planned run that is not finished, on this machine."""
+"""python -m sweeps run SWEEP [words] [-j K] [--only K/N] [--done TABLE]: planned runs that are not finished, here."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from flowzoo.runs.arguments import positive
 from flowzoo.runs.grouping import is_stacked
+from sweeps.choice import Done, add_choice, chosen
 from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, planned
 from sweeps.words import split
@@ -13,6 +14,7 @@ from sweeps.work import jobs, work
 
 def configure(parser: ArgumentParser) -> None:
     add_sweep(parser)
+    add_choice(parser)
     add_jobs(parser)
 
 
@@ -23,8 +25,9 @@ def add_jobs(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
+    done = Done(args.done)  # refused before a plan is written
     manifest = planned(args.sweep, args.words)
-    return run_here(manifest, [run.id for run in manifest.runs], split(args.words)[1], args.jobs)
+    return run_here(manifest, chosen(manifest, args, done), split(args.words)[1], args.jobs)
 
 
 def run_here(manifest: Manifest, ids: Sequence[str], execution: Sequence[str], at_once: int) -> int:

@@ -1,7 +1,7 @@
 """Where each run of a sweep stands: from its folder, its lock and SLURM, writing nothing."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flowzoo.runs.files import RunError
@@ -10,10 +10,13 @@ from flowzoo.runs.layout import FINISHED, METRICS, PLAN
 from flowzoo.runs.limits import FOLDER_NAME
 from flowzoo.runs.reading import RunFolder, is_speed
 from flowzoo.runs.text import key_of
+from sweeps.choice import Done
 from sweeps.definition import load, sweep_names
-from sweeps.manifest import Manifest, Planned, departure
+from sweeps.manifest import Manifest, Planned, departure, is_plan, kept_plan
 from sweeps.slurm import Job, jobs_as_far_as_known
 from sweeps.words import place
+
+NONE_DONE = Done([])
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class Standing:
 
 
 def folder_of(sweep: str, words: list[str]) -> Path:
-    """The folder of a sweep that has been planned or run: named itself, or by the sweep and `runs=` and `sweep=`.
+    """The folder of a sweep that has been planned or run: named itself, or by the sweep or its plan, `runs=`, `sweep=`.
 
     Raises ValueError for an unknown sweep or word and RunError where nothing is there.
     """
     if unknown := [word for word in words if key_of(word) not in ("runs", "sweep") or "=" not in word]:
         raise ValueError(f"{unknown[0]}: allowed are runs=DIR and sweep=NAME")
+    if is_plan(sweep):
+        return kept_plan(sweep, words).folder
     if sweep not in sweep_names():
         if Path(sweep).is_dir():
             return Path(sweep)
@@ -58,23 +63,35 @@ def folder_of(sweep: str, words: list[str]) -> Path:
     return folder
 
 
-def standings(folder: Path) -> list[Standing]:
+def standings(folder: Path, done: Done = NONE_DONE) -> list[Standing]:
     """Each planned run of a sweep's folder, or each run folder where there is no plan. Raises RunError."""
     if (folder / PLAN).exists():
-        return standing(Manifest.read(folder))
+        return standing(Manifest.read(folder), done)
     jobs = jobs_as_far_as_known(folder)
     runs = [RunFolder(folder / name, ended=_ended(jobs.get(name))) for name in folders_in(folder)]
     return [_standing(run, None, "", jobs.get(run.name)) for run in runs if run.is_run]
 
 
-def standing(manifest: Manifest) -> list[Standing]:
-    """One row a planned run, in the order of the plan. Raises RunError."""
+def standing(manifest: Manifest, done: Done = NONE_DONE) -> list[Standing]:
+    """One row a planned run, in the order of the plan, as its folder says or a table of raw rows. Raises RunError."""
     jobs, version = jobs_as_far_as_known(manifest.folder), manifest.code_version
     rows = []
     for planned in manifest.runs:
         job = jobs.get(planned.id)
-        rows.append(_standing(manifest.read_run(planned, _ended(job)), planned, version, job))
+        row = _standing(manifest.read_run(planned, _ended(job)), planned, version, job)
+        rows.append(row if row.state in FINISHED else _as_recorded(row, planned, done))
     return rows
+
+
+def _as_recorded(row: Standing, planned: Planned, done: Done) -> Standing:
+    """With what tables say of a run that is not finished by its folder."""
+    if (recorded := done.of(planned)) is None:
+        return row
+    where = recorded.path.parent
+    if done.has(planned):
+        step = recorded.status["step"]
+        return replace(row, state=recorded.state, step=step, steps=planned.steps, eta=None, note=f"in {where}")
+    return replace(row, note="; ".join(filter(None, [row.note, f"{where} lacks {done.lacks(planned)} of its rows"])))
 
 
 def _ended(job: Job | None) -> str:

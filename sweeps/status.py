@@ -1,12 +1,13 @@
-"""python -m sweeps status SWEEP [--json] [--watch]: where each run stands."""
+"""python -m sweeps status SWEEP [--done TABLE] [--json] [--watch]: where each run stands."""
 
 import json
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -15,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flowzoo.runs.layout import ALL_STATES
-from sweeps.standing import Standing, folder_of, standings
+from sweeps.choice import Done, add_done
+from sweeps.manifest import is_plan, kept_plan
+from sweeps.standing import Standing, folder_of, standing, standings
 
 REFRESH = 2.0  # seconds
 COLORS = {"running": "cyan", "done": "green", "failed": "red", "lost": "red", "damaged": "red", "diverged": "yellow"}
@@ -23,6 +26,7 @@ COLORS = {"running": "cyan", "done": "green", "failed": "red", "lost": "red", "d
 
 def configure(parser: ArgumentParser) -> None:
     add_folder(parser)
+    add_done(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs")
     how.add_argument("--watch", action="store_true", help="until nothing runs or waits, or Ctrl-C")
@@ -30,18 +34,24 @@ def configure(parser: ArgumentParser) -> None:
 
 def add_folder(parser: ArgumentParser) -> None:
     """SWEEP and its words, as every command takes them that looks at what is there."""
-    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, or the folder of a sweep")
+    parser.add_argument("sweep", metavar="SWEEP", help="a name, a YAML file, the folder of a sweep, or a plan")
     parser.add_argument("words", nargs="*", metavar="key=value", help="runs=DIR and sweep=NAME say which folder")
 
 
 def main(args: Namespace) -> int:
-    folder = folder_of(args.sweep, args.words)
-    rows = standings(folder)
+    done = Done(args.done)
+    if is_plan(args.sweep):
+        manifest = kept_plan(args.sweep, args.words)
+        folder, look = Path(args.sweep), partial(standing, manifest, done)
+    else:
+        folder = folder_of(args.sweep, args.words)
+        look = partial(standings, folder, done)
+    rows = look()
     if args.json:
         runs = [asdict(row) for row in rows]
         print(json.dumps({"folder": str(folder), "counts": counts(rows), "runs": runs}, indent=1))
     elif args.watch:
-        rows = _watch(folder)
+        rows = _watch(folder, look)
     else:
         console = Console(soft_wrap=True, highlight=False)
         for part in fitting(rows, console):
@@ -94,13 +104,13 @@ def table(rows: Sequence[Standing]) -> Table:
     return made
 
 
-def _watch(folder: Path) -> list[Standing]:
+def _watch(folder: Path, look: Callable[[], list[Standing]]) -> list[Standing]:
     """The last rows. What is at work and what went wrong comes first, as a screen holds few lines."""
     order = ("running", "lost", "damaged", "failed", "preempted", "queued", "missing", "stopped", "diverged", "done")
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            rows = standings(folder)
+            rows = look()
             first = sorted(rows, key=lambda row: order.index(row.state))
             live.update(Group(summary(folder, rows), *fitting(first, console)), refresh=True)
             if not any(row.state in ("running", "queued") or row.job.endswith("PENDING") for row in rows):

@@ -25,6 +25,7 @@ from flowzoo.runs.lock import RunLock
 from flowzoo.runs.signals import handing_on, shielded, stoppable
 from flowzoo.runs.store import Run, RunError
 from sweeps import slurm, snapshot, words
+from sweeps.choice import Done, add_choice, chosen
 from sweeps.cluster import Cluster, cluster_of, split_cluster
 from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, planned
@@ -38,12 +39,14 @@ PATIENCE = 300.0  # seconds for sbatch, which itself tries again for minutes whe
 
 def configure(parser: ArgumentParser) -> None:
     add_sweep(parser)
+    add_choice(parser)
 
 
 def main(args: Namespace) -> int:
     check(args.words)  # refused before a plan is written
+    done = Done(args.done)
     manifest = planned(args.sweep, split_cluster(args.words)[1])
-    return submit(manifest, [run.id for run in manifest.runs], args.words)
+    return submit(manifest, chosen(manifest, args, done), args.words)
 
 
 def check(given: Sequence[str]) -> Cluster:

@@ -51,6 +51,7 @@ class Latents(nn.Module):
         self.register_buffer("_shift", shift.float()[:, None, None], persistent=False)
         told = ("latents", autoencoder.fingerprint, list(mean), list(std), float(gain), float(spectrum_power))
         self.fingerprint = sha256(repr(told).encode()).hexdigest()[:16]
+        self.statistics = _rounded(mean, std)
         self._pieces = Pieces()
 
     @property
@@ -91,3 +92,12 @@ class Latents(nn.Module):
 
     def _decode(self, x0: Tensor) -> Tensor:
         return self.autoencoder.decode(x0.float() * self._scale + self._shift)
+
+
+def _rounded(mean: Sequence[float], std: Sequence[float]) -> str:
+    """A fingerprint of the statistics to about three digits.
+
+    Other machines measure them with other rounding, of which the fingerprint of the latents tells every bit.
+    """
+    told = [(f"{s:.2e}", round(m / s, 2) + 0.0) for m, s in zip(mean, std, strict=True)]
+    return sha256(repr(told).encode()).hexdigest()[:8]

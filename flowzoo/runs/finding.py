@@ -10,6 +10,7 @@ from typing import Any
 from flowzoo.runs.files import read_bytes
 from flowzoo.runs.layout import CONFIG, PLAN, REPORT, RESULTS, STATUS, TRIALS
 from flowzoo.runs.reading import RUN_NAME, RunFolder, parse_object
+from flowzoo.runs.representation import representation
 
 BEHIND_LINKS = 2  # folders that are entered behind a link: it may lead to a run, to a sweep, or to a folder of sweeps
 _TOLD = ("variant", "dataset", "backbone", "steps")  # what a plan's line says of its run
@@ -166,4 +167,7 @@ class _Search:
             self.found.unreadable.append(f"cannot read {place / PLAN}: {wrong}")
         for line in lines:
             if isinstance(line.get("id"), str):
-                self.planned[place / line["id"]] = {key: line.get(key) for key in _TOLD}
+                told = {key: line.get(key) for key in _TOLD}
+                config = line.get("config")
+                seen = representation(config, {}) if isinstance(config, dict) else ""
+                self.planned[place / line["id"]] = told | {"representation": seen}

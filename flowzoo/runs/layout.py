@@ -30,6 +30,8 @@ AFTER_METRICS: dict[str, type] = {
     "data": str,  # the beginning of the training images' fingerprint
 }
 COLUMNS = BEFORE_METRICS | AFTER_METRICS
+# What a table of raw rows (runs/table.py) has besides: what the files of a run say, the same in all of its rows.
+RUN_COLUMNS = ("representation", "latents", "code_version", "gpu", "started", "finished")
 SETTING = ("dataset", "backbone", "weights", "rule", "grid", "shift", "steps", "guidance", "protocol", "data")
 
 DIRECTIONS = ("min", "max")  # which values of a metric are better

@@ -23,6 +23,7 @@ from flowzoo.runs.files import read_bytes, regular
 from flowzoo.runs.identity import backbone_label
 from flowzoo.runs.layout import CONFIG, DATA, METRICS, REPORT, RESULTS, STATES, STATUS, absolute, place_of
 from flowzoo.runs.lock import LOCK, Held
+from flowzoo.runs.representation import representation
 from flowzoo.runs.rows import lines, parse_rows
 
 RUN_NAME = re.compile(r"^(?P<variant>.+)-s(?P<seed>\d+)-[0-9a-f]{8}$")
@@ -277,10 +278,19 @@ class RunFolder:
         config = self.config.get("backbone")
         return backbone_label({"backbone": config}) if isinstance(config, dict) and "_target_" in config else ""
 
+    @property
+    def representation(self) -> str:
+        """What the backbone sees of an image, `pca-f4-c16`; empty where neither config nor plan say."""
+        return representation(self.config, self.about_data) or str(self.planned.get("representation") or "")
+
     @cached_property
+    def about_data(self) -> dict[str, Any]:
+        return self._parsed(DATA, parse_object)
+
+    @property
     def data(self) -> str:
         """The fingerprint of the images that the run was trained on; empty where it did not come so far."""
-        return str(self._parsed(DATA, parse_object).get("fingerprint") or "")
+        return str(self.about_data.get("fingerprint") or "")
 
     def _told(self, column: str) -> str:
         """By rows or the plan; the config, which takes longer to read, is not asked."""

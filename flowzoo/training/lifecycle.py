@@ -47,6 +47,7 @@ def train_and_score(jobs: Sequence[Job]) -> None:
         stoppable(train_to_the_end)(Stack(jobs), None)
         return
     console = Console()
+    gpu = torch.cuda.get_device_name(loop.device) if loop.device.type == "cuda" else None
     with ExitStack() as locks:
         chosen: list[Job] = []
         for job in jobs:
@@ -65,7 +66,7 @@ def train_and_score(jobs: Sequence[Job]) -> None:
                 continue
             if job.config is not None:
                 run.set_config(job.config)
-            run.set_status("running", steps=loop.steps)
+            run.set_status("running", steps=loop.steps, gpu=gpu)
             chosen.append(job)
         if not chosen:
             return

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 from PIL import Image, ImageDraw
@@ -20,8 +21,10 @@ NAMES = [
 ]  # fmt: skip
 COLUMNS = [
     "run", "variant", "dataset", "backbone", "seed", "step", "weights", "rule", "grid", "shift", "steps", "guidance",
-    "nfe", "n_samples", "fid", "clip", "path_length", "seconds", "status", "protocol",
+    "nfe", "n_samples", "fid", "clip", "path_length", "seconds", "status", "protocol", "data",
 ]  # fmt: skip
+PCA = {"_target_": "flowzoo.autoencoders.pca.BlockPCA", "factor": 4, "channels": 16, "gain": 1.0, "spectrum_power": 0.0}
+PIXELS = {"_target_": "flowzoo.autoencoders.pixels.Pixels", "gain": 1.0}
 SETTINGS = [(50, 1.0), (50, 2.5), (50, 5.0), (5, 5.0), (10, 5.0), (25, 5.0)]
 
 
@@ -35,12 +38,14 @@ def write_run(
     settings: Sequence[tuple[int, float]] = SETTINGS,
     lr: float = 1e-3,
     metrics: Mapping[str, str] = MappingProxyType({}),
+    autoencoder: Mapping[str, Any] = PCA,
 ) -> Path:
     """One run folder; the scores are a smooth function of the name, so that fronts differ between settings.
 
     `metrics` are others than FID and CLIP score, with their directions: numbers between 0 and 1.
     """
-    rng = random.Random(f"{name}{seed}{dataset}{lr if lr != 1e-3 else ''}")
+    seen = "" if autoencoder == PCA else sorted(autoencoder.items())
+    rng = random.Random(f"{name}{seed}{dataset}{lr if lr != 1e-3 else ''}{seen}")
     file_name = name.replace("/", "_").replace("(", "_").replace(",", "_").replace(")", "")
     folder = sweep / f"{file_name}-s{seed}-{rng.getrandbits(32):08x}"
     (folder / "samples").mkdir(parents=True)
@@ -48,6 +53,7 @@ def write_run(
         "seed": seed, "sigma_data": 0.5, "path": {"schedule": {"_target_": "flowzoo.formulation.schedule.RF"}},
         "data": {"name": dataset, "source": {"_target_": "flowzoo.data.shapes.Shapes", "image_size": 16}},
         "backbone": {"name": "mmdit", "_target_": "flowzoo.backbones.mmdit.MMDiT", "depth": 4, "width": 128},
+        "autoencoder": dict(autoencoder),
         "optimizer": {"lr": lr, "warmup_steps": 100}, "trainer": {"steps": 300, "batch_size": 64},
         "ema": {"every": 100, "decay": 0.99, "bias_correction": True}, "metric": {"weights": "clip_shapes.safetensors"},
         "evaluation": {"samples": 256, "weights": list(weights)},
@@ -59,7 +65,11 @@ def write_run(
         "exception": "Traceback\nValueError: loss is nan at step 120" if state in ("diverged", "failed") else None,
         "started": "2026-01-01T10:00:00", "finished": "2026-01-01T10:00:41" if state == "done" else None,
     }  # fmt: skip
+    status |= {"code_version": "0.1.0+abc1234", "gpu": "NVIDIA H100 80GB HBM3"}
     (folder / "status.json").write_text(json.dumps(status))
+    about = {"size": [16, 16], "channels": 3, "fingerprint": f"0f1e2d3c-{dataset}", "latents": "00" * 8}
+    about |= {"factor": 4, "latent_channels": 16, "statistics": "5a7e11fe"}
+    (folder / "data.json").write_text(json.dumps(about))
     if state == "running":  # by this process, which lives
         (folder / LOCK).write_text(json.dumps(asdict(Owner.here())))
     level = 1 + 2 * rng.random()
@@ -79,7 +89,7 @@ def write_run(
             file.write(f"{i / 200},{t},{-2 * logit},{2 / level * i / 200 * (1 - i / 200) / (t * (1 - t))}\n")
     if state != "done":
         return folder
-    rng = random.Random(f"{name}{seed}{dataset}")
+    rng = random.Random(f"{name}{seed}{dataset}{seen}")
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *metrics])
         writer.writeheader()
@@ -95,7 +105,8 @@ def write_run(
                     "step": 300, "weights": kind, "rule": "recombine", "grid": "common", "shift": 1.0, "steps": steps,
                     "guidance": guidance, "nfe": steps * (1 + (guidance != 1)), "n_samples": 256, "fid": fid,
                     "clip": clip, "path_length": 190 + rng.random(), "seconds": 3.2, "status": "done",
-                    "protocol": f"a1b2c3d4-{dataset}", **{metric: rng.random() for metric in metrics},
+                    "protocol": f"a1b2c3d4-{dataset}", "data": "0f1e2d3c",
+                    **{metric: rng.random() for metric in metrics},
                 })  # fmt: skip
     image = Image.new("RGB", (8 * 34 + 2, 2 * 34 + 2), "white")
     draw = ImageDraw.Draw(image)

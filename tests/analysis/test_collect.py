@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_up_runs import write_run
+from made_up_runs import PCA, PIXELS, write_run
 
 from analysis.collect import collect, results
 from analysis.ranking import rank
@@ -140,8 +140,8 @@ def test_runs_that_were_trained_differently_are_told_apart(tmp_path: Path) -> No
     assert len(one.settings) == 12
     assert {entry.variant for entry in one.ranked} == {"rf", "v/cos"}
     assert [study.title for study in studies(runs, rows)] == [
-        "shapes, mmdit-d4-w128, optimizer.lr=0.0001",
-        "shapes, mmdit-d4-w128, optimizer.lr=0.001",
+        "shapes, pca-f4-c16, mmdit-d4-w128, optimizer.lr=0.0001",
+        "shapes, pca-f4-c16, mmdit-d4-w128, optimizer.lr=0.001",
     ]
 
 
@@ -175,10 +175,33 @@ def test_a_value_that_another_is_interpolated_from_is_told_once(tmp_path: Path) 
 
 
 def test_other_variants_and_seeds_alone_say_nothing_of_training(tmp_path: Path) -> None:
-    write_run(tmp_path, "rf", lr=1e-4)
-    write_run(tmp_path, "v/cos")
-    write_run(tmp_path, "rf", seed=1)
+    for name, seed in (("rf", 0), ("v/cos", 0), ("rf", 1)):
+        write_run(tmp_path, name, seed=seed)
+    write_run(tmp_path, "rf", dataset="cifar10", lr=1e-4)  # with which nothing compares
+    write_run(tmp_path, "rf", autoencoder=PIXELS, lr=1e-4)
     assert "training" not in results(collect([tmp_path]).runs).columns
+
+
+def test_variants_that_were_trained_differently_rank_together_only_where_asked(tmp_path: Path) -> None:
+    for name, lr in (("rf", 1e-4), ("v/cos", 1e-3)):
+        write_run(tmp_path, name, lr=lr)
+    runs = collect([tmp_path]).runs
+    with_rates = rank(results(runs))
+    assert (len(with_rates.settings), with_rates.ranked) == (24, [])
+    together = rank(results(runs, together=["optimizer.lr"]))
+    assert {entry.variant for entry in together.ranked} == {"rf", "v/cos"}
+    with pytest.raises(ValueError, match=r"--together lr: no run has this key; allowed are .*optimizer\.lr"):
+        results(runs, together=["lr"])
+
+
+def test_representations_never_rank_together(tmp_path: Path) -> None:
+    for name in ("rf", "v/cos"):
+        for autoencoder in (PCA, PIXELS, {**PCA, "gain": 0.5}):
+            write_run(tmp_path, name, autoencoder=autoencoder)
+    rows = results(collect([tmp_path]).runs)
+    assert rows.values("representation") == ["pca-f4-c16", "pca-f4-c16-gain0.5", "pixels"]
+    assert (len(rank(rows).settings), "training" in rows.columns) == (36, False)
+    assert len(rank(rows.include({"representation": ["pixels"]})).settings) == 12
 
 
 def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:

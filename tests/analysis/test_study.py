@@ -101,7 +101,8 @@ def test_deviations_say_what_equals_the_paper(sweep: Path) -> None:
     assert here["EMA every, decay"] == "as in the paper"
     assert here["EMA form"] == "bias-corrected"
     assert here["Batch size"] == "64"
-    assert here["Autoencoder"] == "not recorded"
+    assert here["Autoencoder"].startswith("BlockPCA (channels 16, factor 4")
+    assert here["Text encoders"] == "not recorded"
 
 
 def test_every_trained_variant_stands_beside_the_untrained_network(sweep: Path) -> None:
