@@ -45,7 +45,7 @@ class Asked:
 
     @cached_property
     def encoded(self) -> Text:
-        """The prompts' text, kept in half precision on the CPU (paper, Table 7)."""
+        """The prompts' text, kept in half precision on the CPU (paper, Table 7), merged beyond the longest."""
         unique = sorted(set(self.prompts))
         at = {prompt: i for i, prompt in enumerate(unique)}
         encode = self._text.encode
@@ -54,7 +54,7 @@ class Asked:
             tuple(torch.cat(x) for x in zip(*(p.tokens for p in parts), strict=True)),
             tuple(torch.cat(x) for x in zip(*(p.pooled for p in parts), strict=True)),
         )
-        return whole.rows(torch.tensor([at[prompt] for prompt in self.prompts]))
+        return whole.merged().rows(torch.tensor([at[prompt] for prompt in self.prompts]))
 
 
 class Judge:
@@ -157,7 +157,8 @@ class Judge:
         for first, n in batches(len(asked.prompts), size):
             noise = start_noise(evaluation.seed, first, n, shape)
             prompt = asked.encoded.rows(slice(first, first + n)).to(self.device, torch.float32)
-            generated = generator(noise, prompt, self.model.text.null(n), setting.steps, setting.guidance)
+            null = self.model.text.null(n).merged()
+            generated = generator(noise, prompt, null, setting.steps, setting.guidance)
             lead = generated.path_length.reshape(-1, n).shape  # [M, n]
             latents = generated.latents.reshape(-1, *shape)
             images = autoencoder.decode(latents)

@@ -37,11 +37,11 @@ def sample_prompts(
     generator = Generator(backbone.requires_grad_(False), model.formulation, solver, device, None)
     noise = start_noise(seed, 0, n, model.latent_shape).repeat(len(prompts), 1, 1, 1)
     index = torch.arange(len(prompts)).repeat_interleave(n).to(device)
-    encoded = text.encode(list(prompts)).to(device)
+    encoded = text.encode(list(prompts)).to(device).merged()
     images = []
     for first, count in batches(len(noise), BATCH):
         part = slice(first, first + count)
-        made = generator(noise[part], encoded.rows(index[part]), text.null(count), steps, guidance)
+        made = generator(noise[part], encoded.rows(index[part]), text.null(count).merged(), steps, guidance)
         images.append(autoencoder.decode(made.latents).cpu())
     return torch.cat(images)
 

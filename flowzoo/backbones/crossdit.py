@@ -33,19 +33,22 @@ class CrossBlock(Stream):
         self.cross_kv = KV(width, heads, qk_norm)
         self.cross_out = zeroed(linear(width, width))
 
-    def forward(self, tokens: Tokens, y: Tensor, c: Tensor) -> Tokens:
-        """tokens: image [B, N, D]; y [B, L, D] text, c [B, D] -> image."""
+    def forward(self, tokens: Tokens, y: Tensor, c: Tensor, key_bias: Tensor | None = None) -> Tokens:
+        """tokens: image [B, N, D]; y [B, L, D] text, c [B, D]; key_bias [1, L] -> image."""
         shift, scale, gate, *of_mlp = self.modulation(c)
         x, h = tokens.normed(shift, scale)
         (attended,) = attend_jointly([self.qkv], [h])
         zero, one = torch.zeros_like(gate), torch.ones_like(gate)
         x, h = Updated(x, attended, self.out, gate).normed(zero, zero)
-        crossed = attend(*self.cross_q(h), *self.cross_kv(y))
+        (q,), (k, v) = self.cross_q(h), self.cross_kv(y)
+        crossed = attend(q, k, v, key_bias)
         return self.feed_forward(Updated(x, crossed, self.cross_out, one), *of_mlp)
 
 
 class CrossDiT(nn.Module):
     """The text tokens stay as they are embedded; only image tokens are updated."""
+
+    knows_counts = True  # of equal text tokens, `Text.counts`
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class CrossDiT(nn.Module):
         c = self.condition(label, text.pooled)  # [B, D]
         tokens = Tokens(self.image(z))  # [B, N, D]
         y = norm(torch.cat(self.text(text.tokens), dim=1))  # [B, sum L_i, D]
+        key_bias = text.key_bias(0, y)
         for block in self.blocks:
-            tokens = block(tokens, y, c)
+            tokens = block(tokens, y, c, key_bias)
         return self.final(tokens, c, z)

@@ -19,6 +19,8 @@ from flowzoo.encoders.text import Text, TextSpec
 class DiT(nn.Module):
     """Text tokens are appended to the image tokens and treated alike (the paper's section 5.2.3)."""
 
+    knows_counts = True  # of equal text tokens, `Text.counts`
+
     def __init__(
         self,
         *,
@@ -46,6 +48,7 @@ class DiT(nn.Module):
         c = self.condition(label, text.pooled)  # [B, D]
         image = self.image(z)  # [B, N, D]
         tokens = [Tokens(torch.cat([image, *self.text(text.tokens)], dim=1))]  # [B, N + sum L_i, D]
+        key_bias = text.key_bias(image.shape[1], image)
         for block in self.blocks:
-            tokens = block(tokens, c)
+            tokens = block(tokens, c, key_bias)
         return self.final(Tokens(tokens[0].value()[:, : image.shape[1]]), c, z)

@@ -41,12 +41,12 @@ class LastBlock(nn.Module):
         self.image = Stream(width, heads, qk_norm, dual)
         self.texts = Modules[LastText](LastText(width, heads, qk_norm) for _ in range(n - 1))
 
-    def forward(self, tokens: Sequence[Tokens], c: Tensor) -> Tokens:
-        """tokens: image, then texts, [B, L_i, D] -> image."""
+    def forward(self, tokens: Sequence[Tokens], c: Tensor, key_bias: Tensor | None = None) -> Tokens:
+        """tokens: image, then texts, [B, L_i, D]; key_bias [1, sum L_i] -> image."""
         vectors = [self.image.modulation(c), *(text.modulation(c) for text in self.texts)]
         normed = [t.normed(*m[:2]) for t, m in zip(tokens, vectors, strict=True)]
         projections: list[QKV | KV] = [self.image.qkv, *(text.kv for text in self.texts)]
-        (attended,) = attend_jointly(projections, [h for _, h in normed])
+        (attended,) = attend_jointly(projections, [h for _, h in normed], key_bias)
         return self.image.after_attention(normed[0][0], attended, vectors[0][2:])
 
 
@@ -56,6 +56,8 @@ class MMDiT(nn.Module):
     In the first `dual_attention` blocks the image also attends to itself alone, as in SD3.5 (13 of the 24 of its
     medium model).
     """
+
+    knows_counts = True  # of equal text tokens, `Text.counts`
 
     def __init__(
         self,
@@ -92,7 +94,9 @@ class MMDiT(nn.Module):
         ys = self.text(text.tokens)  # [B, L_i, D] each
         if not self.split_text:
             ys = [torch.cat(ys, dim=1)]  # [B, sum L_i, D]
-        tokens = [Tokens(x) for x in (self.image(z), *ys)]  # [B, N, D] and the above
+        image = self.image(z)  # [B, N, D]
+        tokens = [Tokens(x) for x in (image, *ys)]
+        key_bias = text.key_bias(image.shape[1], image)
         for block in self.blocks:
-            tokens = block(tokens, c)
-        return self.final(self.last(tokens, c), c, z)
+            tokens = block(tokens, c, key_bias)
+        return self.final(self.last(tokens, c, key_bias), c, z)

@@ -201,31 +201,36 @@ class Q(Projection):
         super().__init__(width, heads, n=1, n_normed=1 if qk_norm else 0)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of [B, heads, L, d], heads joined again: [B, L, D]."""
+def attend(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None) -> Tensor:
+    """Attention of [B, heads, L, d], heads joined again: [B, L, D]. key_bias [1, L] is added to each key's scores."""
     # The norms of queries and keys leave autocast's precision; the fastest kernel wants all three alike.
     q, k = q.to(v.dtype), k.to(v.dtype)
-    fits = fused.wanted(v) and v.shape[-1] in fused.HEADS
-    attention = fused.attend if fits else F.scaled_dot_product_attention
-    return attention(q, k, v).transpose(1, 2).flatten(2)
+    if fused.wanted(v) and v.shape[-1] in fused.HEADS:
+        attended = fused.attend(q, k, v, key_bias)
+    else:
+        bias = None if key_bias is None else key_bias.to(v.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, bias)
+    return attended.transpose(1, 2).flatten(2)
 
 
-def attend_jointly(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list[Tensor]:
+def attend_jointly(
+    projections: Sequence[QKV | KV], hs: Sequence[Tensor], key_bias: Tensor | None = None
+) -> list[Tensor]:
     """Queries of every stream that has any look at the keys of all: hs [B, L_i, D] -> [B, L_i, D] of the former.
 
-    Streams without queries come last.
+    Streams without queries come last. key_bias [1, sum L_i] is added to the scores of each key.
     """
     head = hs[0].shape[-1] // projections[0].heads
     if fused.wanted(hs[0]) and len(hs) <= 2 and head in fused.HEADS:
-        return _attend_fused(projections, hs)
+        return _attend_fused(projections, hs, key_bias)
     parts = [projection(h) for projection, h in zip(projections, hs, strict=True)]
     looking = [part[0] for part in parts if len(part) == 3]
     k, v = (torch.cat([part[place] for part in parts], dim=2) for place in (-2, -1))
-    attended = attend(torch.cat(looking, dim=2), k, v)
+    attended = attend(torch.cat(looking, dim=2), k, v, key_bias)
     return list(attended.split([q.shape[2] for q in looking], dim=1))
 
 
-def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list[Tensor]:
+def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor], key_bias: Tensor | None) -> list[Tensor]:
     packed = [unbiased(projection.linear, h) for projection, h in zip(projections, hs, strict=True)]
     if len(packed) == 1:
         packed.append((packed[0][0][:, :0], packed[0][1]))
@@ -241,7 +246,7 @@ def _attend_fused(projections: Sequence[QKV | KV], hs: Sequence[Tensor]) -> list
     looking = [projection for projection in projections if projection.n == 3]
     short = max(h.shape[1] for h in hs) <= fused.LONGEST
     attention = fused.joint_attention if short else fused.long_attention
-    return list(attention(qkv1, bias1, qkv2, bias2, norms, heads, normed))[: len(looking)]
+    return list(attention(qkv1, bias1, qkv2, bias2, norms, key_bias, heads, normed))[: len(looking)]
 
 
 def mlp(width: int) -> nn.Sequential:
@@ -303,11 +308,11 @@ class JointBlock(nn.Module):
         super().__init__()
         self.streams = Modules[Stream](Stream(width, heads, qk_norm, dual and i == 0) for i in range(n))
 
-    def forward(self, tokens: Sequence[Tokens], c: Tensor) -> list[Tokens]:
-        """tokens: n streams [B, L_i, D]; c [B, D] -> as tokens."""
+    def forward(self, tokens: Sequence[Tokens], c: Tensor, key_bias: Tensor | None = None) -> list[Tokens]:
+        """tokens: n streams [B, L_i, D]; c [B, D]; key_bias [1, sum L_i] -> as tokens."""
         vectors = [stream.modulation(c) for stream in self.streams]
         normed = [t.normed(*m[:2]) for t, m in zip(tokens, vectors, strict=True)]
-        attended = attend_jointly([stream.qkv for stream in self.streams], [h for _, h in normed])
+        attended = attend_jointly([stream.qkv for stream in self.streams], [h for _, h in normed], key_bias)
         return [
             stream.after_attention(x, a, m[2:])
             for stream, (x, _), a, m in zip(self.streams, normed, attended, vectors, strict=True)

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowzoo.encoders.text import Text
+from flowzoo.encoders.text import Text, understood
 
 # Under vmap the memory-efficient one fails in its backward pass, at most lengths ("LSE is not correctly aligned").
 VMAPPED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
@@ -23,6 +24,8 @@ class StackedBackbone(nn.Module):
     rows are cut into the backbone's parameters [V, ...] by views.
     vmap goes around the network only: losses are summed and differentiated outside.
     """
+
+    knows_counts = True  # of equal text tokens; whether the backbones do or not
 
     def __init__(self, backbones: Sequence[nn.Module]) -> None:
         """Copies the weights; a backbone may stand for several variants. ValueError where they are not of one kind."""
@@ -81,15 +84,25 @@ class StackedBackbone(nn.Module):
 
     def call(self, weights: Mapping[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
         """As `forward`, with weights by name [V, *shape] that are given."""
-        own = text.tokens[0].ndim == 4
+        text, own = understood(self.skeleton, text), text.tokens[0].ndim == 4
         if len(z) == 1:  # whatever vmap knows, a network alone runs
             alone = {name: w.squeeze(0) for name, w in weights.items()}
-            return self._one(alone, z.squeeze(0), label.squeeze(0), text.rows(0) if own else text)[None]
+            return self._one(alone, z.squeeze(0), label.squeeze(0), *(text.rows(0) if own else text))[None]
         with sdpa_kernel(VMAPPED):
-            return vmap(self._one, in_dims=(0, 0, 0, 0 if own else None))(dict(weights), z, label, text)
+            of_text = 0 if own else None
+            one = partial(self._one, counts=text.counts)
+            return vmap(one, in_dims=(0, 0, 0, of_text, of_text))(dict(weights), z, label, text.tokens, text.pooled)
 
-    def _one(self, weights: dict[str, Tensor], z: Tensor, label: Tensor, text: Text) -> Tensor:
-        return functional_call(self.skeleton, weights, (z, label, text))
+    def _one(
+        self,
+        weights: dict[str, Tensor],
+        z: Tensor,
+        label: Tensor,
+        tokens: tuple[Tensor, ...],
+        pooled: tuple[Tensor, ...],
+        counts: tuple[int, ...],
+    ) -> Tensor:
+        return functional_call(self.skeleton, weights, (z, label, Text(tokens, pooled, counts)))
 
     def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
         """z [V, B, C, H, W], label [V, B] in 0..1000, text of all [B, ...] or of each [V, B, ...] -> like z."""

@@ -81,6 +81,8 @@ class Level(nn.Module):
 class UViT(nn.Module):
     """log2(patch_size) convolutional levels, then the transformer on H / patch_size x W / patch_size tokens."""
 
+    knows_counts = True  # of equal text tokens, `Text.counts`
+
     def __init__(
         self,
         *,
@@ -145,6 +147,7 @@ class UViT(nn.Module):
         h, w = x.shape[-2:]
         image = x.flatten(2).mT + self.positions(h, w)  # [B, h w, D]
         tokens = [Tokens(torch.cat([image, *self.text(text.tokens)], dim=1))]  # [B, h w + sum L_i, D]
+        key_bias = text.key_bias(h * w, image)
         for block in self.blocks:
-            tokens = block(tokens, c)
+            tokens = block(tokens, c, key_bias)
         return tokens[0].value()[:, : h * w].mT.unflatten(2, (h, w))

@@ -23,7 +23,10 @@ class Inputs:
         self.z, self.y = (torch.randn(shape, device=device) for _ in range(2))
         self.label = 1000 * torch.rand(batch, device=device)
         null = job.model.text.null(batch)
-        self.text = Text(*(tuple(torch.randn(x.shape, device=device) for x in part) for part in null))
+        tokens, pooled = (
+            tuple(torch.randn(x.shape, device=device) for x in part) for part in (null.tokens, null.pooled)
+        )
+        self.text = Text(tokens, pooled)
 
 
 def network_step(

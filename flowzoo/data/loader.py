@@ -84,6 +84,9 @@ class Plan:
 
 
 class Cache(Protocol):
+    @property
+    def longest(self) -> tuple[int, ...] | None: ...
+
     def at(self, step: int) -> Batch: ...
 
     def iterate(self, start_step: int) -> Iterator[Batch]: ...
@@ -124,6 +127,10 @@ class Resident:
             self._images[start : chunk.stop] = read(chunk)
         self._text = TextCache(source, encoders, device) if encoders else None
 
+    @property
+    def longest(self) -> tuple[int, ...] | None:
+        return self._text.longest if self._text else None
+
     def at(self, step: int) -> Batch:
         # One small copy a step; everything else is looked up on the device.
         both = torch.stack([self._plan.indices(step), self._plan.draws(step)])
@@ -142,6 +149,8 @@ class Resident:
 
 class Streamed:
     """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
+
+    longest = None
 
     def __init__(
         self,
@@ -249,6 +258,11 @@ class Batches:
         plan = Plan(len(source), batch_size, seed, rank, world)
         self._cache = CACHES[cache](source, encoders, plan, torch.device(device), workers, encode)
         self.wait = 0.0
+
+    @property
+    def longest(self) -> tuple[int, ...] | None:
+        """Of each encoder the tokens that the longest caption has; None where captions are encoded as they come."""
+        return self._cache.longest
 
     def reseeded(self, seed: int) -> "Batches":
         """The batches of another seed; what is cached is shared."""

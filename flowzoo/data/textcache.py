@@ -38,6 +38,7 @@ class TextCache:
     """Text of (image, draw) pairs of one split. Each unique caption is encoded once, where the budget allows.
 
     budget: bytes; default 8 GiB or half of the device's free memory. Above it captions are encoded batch by batch.
+    `longest` says how many tokens of each encoder the longest caption has, where all are encoded.
     """
 
     def __init__(self, source: Source, encoders: Encoders, device: torch.device, budget: int | None = None) -> None:
@@ -54,6 +55,7 @@ class TextCache:
         self._listed = torch.tensor(listed, device=device)
         self._count = torch.tensor(counts, device=device)
         self._first = self._count.cumsum(0) - self._count
+        self.longest: tuple[int, ...] | None = None
         self._kept = self._encode_all(min(LARGEST, free_memory(device) // 2) if budget is None else budget)
 
     @property
@@ -75,11 +77,13 @@ class TextCache:
         if need > budget:
             log.warning("%d captions encoded take %s, above %s: each batch is encoded anew", n, gib(need), gib(budget))
             return None
-        kept = _map(one, lambda x: x.new_empty(n, *x.shape[1:]))
+        kept, lengths = _map(one, lambda x: x.new_empty(n, *x.shape[1:])), []
         for start in track(range(0, n, _CHUNK), "encoding captions"):
             part = _encode_half(self._encoders, self.captions[start : start + _CHUNK], self._device)
             for whole, piece in zip(_leaves(kept), _leaves(part), strict=True):
                 whole[start : start + _CHUNK] = piece
+            lengths.append(part.lengths())
+        self.longest = tuple(map(max, zip(*lengths, strict=True)))
         return kept
 
 

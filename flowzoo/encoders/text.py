@@ -1,6 +1,8 @@
 """What backbones receive of the text: token sequences and pooled vectors of an ordered set of frozen encoders."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -10,18 +12,83 @@ from torch import Tensor
 
 
 class Text(NamedTuple):
-    """One entry an encoder, so that each can be dropped, left out or given its own weights on its own."""
+    """One entry an encoder, so that each can be dropped, left out or given its own weights on its own.
+
+    Backbones give text no positions, so n equal tokens are one token whose key attention counts n times. A caption's
+    empty positions are such tokens: all that no caption of a set reaches are kept as one, which `counts` tells.
+    """
 
     tokens: tuple[Tensor, ...]  # [B, L_i, D_i]
     pooled: tuple[Tensor, ...]  # [B, P_i]; P_i may be 0
+    counts: tuple[int, ...] = ()  # how many equal tokens the last one of each encoder stands for; empty: one each
 
     def rows(self, index: int | slice | Tensor) -> "Text":
         """The text of some of the samples."""
-        return Text(tuple(x[index] for x in self.tokens), tuple(x[index] for x in self.pooled))
+        return Text(tuple(x[index] for x in self.tokens), tuple(x[index] for x in self.pooled), self.counts)
 
     def to(self, *args: Any) -> "Text":
         """As Tensor.to, on every tensor."""
-        return Text(tuple(x.to(*args) for x in self.tokens), tuple(x.to(*args) for x in self.pooled))
+        return Text(tuple(x.to(*args) for x in self.tokens), tuple(x.to(*args) for x in self.pooled), self.counts)
+
+    def lengths(self) -> tuple[int, ...]:
+        """Of each encoder the tokens up to the last that is not all zeros in some sample. Waits for the device."""
+        used = [(x != 0).any(-1).flatten(0, -2).any(0) for x in self.tokens]  # [L_i]
+        return tuple(int((x * torch.arange(1, len(x) + 1, device=x.device)).max()) for x in used)
+
+    def merged(self, lengths: Sequence[int] | None = None) -> "Text":
+        """The same text with the tokens beyond `lengths`, which must be equal, as one; `lengths` None: its own."""
+        if not _merging:
+            return self
+        lengths = self.lengths() if lengths is None else lengths
+        kept = [min(x.shape[-2], n + 1) for x, n in zip(self.tokens, lengths, strict=True)]
+        counts = self.counts or (1,) * len(kept)
+        return Text(
+            tuple(x[..., :n, :] for x, n in zip(self.tokens, kept, strict=True)),
+            self.pooled,
+            tuple(count + x.shape[-2] - n for x, n, count in zip(self.tokens, kept, counts, strict=True)),
+        )
+
+    def whole(self) -> "Text":
+        """The same text with every token by itself, as it was before it was `merged`."""
+        if not self.counts:
+            return self
+        each = zip(self.tokens, self.counts, strict=True)
+        return Text(tuple(torch.cat([x, *[x[..., -1:, :]] * (n - 1)], -2) for x, n in each), self.pooled)
+
+    def key_bias(self, before: int, like: Tensor) -> Tensor | None:
+        """What attention adds to the scores of keys that stand for n: ln n, [1, before + sum L_i].
+
+        Of `before` other keys and then all encoders' tokens in a row; on `like`'s device, float32 or better. None where
+        every token stands for itself.
+        """
+        if all(n == 1 for n in self.counts):
+            return None
+        lengths = [x.shape[-2] for x in self.tokens]
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        bias = torch.zeros(1, before + sum(lengths), device=like.device, dtype=dtype)
+        for length, n in zip(lengths, self.counts, strict=True):
+            before += length
+            bias[:, before - 1].fill_(math.log(n))  # a kernel: a CUDA graph can hold no copy from the host
+        return bias
+
+
+def understood(backbone: object, text: Text) -> Text:
+    """What a backbone is given: text as it is where its class says `knows_counts`, else whole."""
+    return text if getattr(backbone, "knows_counts", False) else text.whole()
+
+
+_merging = True
+
+
+@contextmanager
+def unmerged() -> Iterator[None]:
+    """Every token by itself for the block, for comparisons."""
+    global _merging
+    before, _merging = _merging, False
+    try:
+        yield
+    finally:
+        _merging = before
 
 
 @dataclass(frozen=True)
@@ -93,4 +160,5 @@ class TextEncoders:
         return Text(
             tuple(x * keep[:, i, None, None] for i, x in enumerate(text.tokens)),
             tuple(x * keep[:, i, None] for i, x in enumerate(text.pooled)),
+            text.counts,
         )

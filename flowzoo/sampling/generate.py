@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.captured import Captured
-from flowzoo.encoders.text import Text
+from flowzoo.encoders.text import Text, understood
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.randomness import generator
@@ -35,7 +35,8 @@ class Generated:
 class Generator:
     """Samples a backbone, or a stack with its stacked formulation: every variant from the same noise and text.
 
-    As CUDA graphs and under autocast on a GPU. The backbone's weights may change between calls.
+    As CUDA graphs, one for each length of text, and under autocast on a GPU. The backbone's weights may change between
+    calls.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Generator:
     ) -> None:
         self.formulation, self.solver, self.device = formulation, solver, device
         self.dtype = torch.promote_types(next(backbone.parameters()).dtype, torch.float32)
+        self._backbone = backbone
         backbone.eval()
         network: Callable[[Tensor, Tensor, Text], Tensor] = backbone.forward
         if compile_mode == "reduce-overhead":
@@ -65,6 +67,7 @@ class Generator:
     def __call__(self, noise: Tensor, text: Text, null: Text, steps: int, scale: float) -> Generated:
         """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
         lead = 2 if isinstance(self.formulation, StackedFormulation) else 1
+        text, null = (understood(self._backbone, told) for told in (text, null))
         net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale, lead)
         sample = self.solver.sample(net, self.formulation, noise.to(self.device, self.dtype), steps)
         return Generated(sample.x0, sample.path_length, sample.nfe)

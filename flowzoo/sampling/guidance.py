@@ -13,7 +13,7 @@ from flowzoo.sampling.solver import Net
 def guided(
     backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null: Text | None, scale: float, lead: int = 1
 ) -> Net:
-    """uncond + scale (cond - uncond) on all channels, both in one forward of 2B.
+    """uncond + scale (cond - uncond) on all channels, both in one forward of 2B where both texts are equally long.
 
     `text` and `null` have the batch size of z [B, ...], whose data may have any number of axes. Scale 1 is the
     conditional network alone and 0 the unconditional one, without a second pass. The records may hold one value for
@@ -35,17 +35,23 @@ def guided(
     if scale == 0:
         return single(null)
 
+    def combined(cond: Tensor, uncond: Tensor) -> Tensor:
+        return uncond + scale * (cond - uncond)  # Ho and Salimans 2022, eq. 6, with scale = 1 + w
+
+    if [x.shape for x in text.tokens] != [x.shape for x in null.tokens] or text.counts != null.counts:
+        with_text, without = single(text), single(null)
+        return lambda z, c: combined(with_text(z, c), without(z, c))
+
     both = Text(
         tuple(torch.cat(pair) for pair in zip(text.tokens, null.tokens, strict=True)),
         tuple(torch.cat(pair) for pair in zip(text.pooled, null.pooled, strict=True)),
+        text.counts,
     )
 
     def net(z: Tensor, c: Coefficients) -> Tensor:
         z_in, label = inputs(z, c)
         samples = lead - 1  # their axis
         out = backbone(torch.cat([z_in, z_in], samples), torch.cat([label, label], samples), both)
-        cond, uncond = out.to(z.dtype).chunk(2, samples)
-        # Ho and Salimans 2022, eq. 6, with scale = 1 + w
-        return uncond + scale * (cond - uncond)
+        return combined(*out.to(z.dtype).chunk(2, samples))
 
     return net

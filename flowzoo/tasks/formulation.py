@@ -76,13 +76,14 @@ class FormulationTask:
     def inputs(self, batch: tuple[Batch, ...], step: int) -> tuple[Any, ...]:
         """x0 and eps [V or 1, B, ...], the text, and the records' fields [V, B]."""
         x0s, noises, texts = [], [], []
-        for seed, one in zip(self.seeds, batch, strict=True):
+        for seed, stream, one in zip(self.seeds, self._streams, batch, strict=True):
             x0 = one.images if one.images.is_floating_point() else self.autoencoder.encode(one.images)
             every = len(x0) * self.world
             share = slice(self.rank * len(x0), (self.rank + 1) * len(x0))  # of the draws for the whole batch
             x0s.append(x0)
             noises.append(draw_noise(seed, step, x0, every)[share])
-            texts.append(self.text.drop(one.text, draw_kept(seed, step, self.text, every, self.device)[share]))
+            told = one.text if stream.longest is None else one.text.merged(stream.longest)
+            texts.append(self.text.drop(told, draw_kept(seed, step, self.text, every, self.device)[share]))
         x0, noise = self._per_variant(x0s), self._per_variant(noises)
         return x0, noise, self._text(texts), *self._at(step, x0.shape[1], x0.dtype)
 
@@ -96,6 +97,7 @@ class FormulationTask:
         return Text(
             tuple(self._per_variant(x) for x in zip(*(text.tokens for text in each), strict=True)),
             tuple(self._per_variant(x) for x in zip(*(text.pooled for text in each), strict=True)),
+            each[0].counts,  # all seeds' captions are of one set
         )
 
     def _at(self, step: int, share: int, dtype: torch.dtype) -> list[Tensor]:
@@ -121,7 +123,7 @@ class FormulationTask:
             indices = shuffled(self.val, min(self._val_samples, len(self.val)))
             images = torch.from_numpy(self.val.images(indices)).to(self.device)
             told = self.text.encode([self.val.prompt(i) for i in indices])
-            self._held_out = ValidationBatch.of(self.autoencoder.encode(images), told)
+            self._held_out = ValidationBatch.of(self.autoencoder.encode(images), told.merged())
         size = self._batch_size
         while True:  # in pieces as large as the memory allows: on a GPU the step's graph keeps what a step needs
             try:

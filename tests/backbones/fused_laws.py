@@ -72,7 +72,7 @@ def near(one: Tensor, other: Tensor, factor: float = 1.0) -> None:
 
 
 def each(x: Tensor) -> Tensor:
-    """What belongs to a group, [G, ...], for each of its samples [N, 1, ...]."""
+    """What belongs to a group, [G, ...], for each of its samples [G * EACH, 1, ...]."""
     return x.repeat_interleave(EACH, 0)[:, None]
 
 
@@ -165,12 +165,12 @@ def attention(heads: int, norm: bool) -> Callable[..., tuple[Tensor, ...]]:
 SECOND = ("queries, keys and values", "keys and values", "none")  # what the second stream has
 
 
-def short(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
-    return list(fused.joint_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
+def short(*streams_and_weights: Tensor, heads: int, norm: bool, key_bias: Tensor | None = None) -> list[Tensor]:
+    return list(fused.joint_attention(*streams_and_weights, key_bias, heads, norm))
 
 
-def long(qkv1: Tensor, b1: Tensor, qkv2: Tensor, b2: Tensor, weights: Tensor, heads: int, norm: bool) -> list[Tensor]:
-    return list(fused.long_attention(qkv1, b1, qkv2, b2, weights, heads, norm))
+def long(*streams_and_weights: Tensor, heads: int, norm: bool, key_bias: Tensor | None = None) -> list[Tensor]:
+    return list(fused.long_attention(*streams_and_weights, key_bias, heads, norm))
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,47 @@ def test_attention_of_packed_streams(
         *own, last = args
         if second == "none":
             own += [own[0][:, :0], own[1]]
-        made = way(*own, last, heads, norm)
+        made = way(*own, last, heads=heads, norm=norm)
         return tuple(made if wide == 3 * width and second != "none" else made[:1])
 
     def plain(*args: Tensor) -> tuple[Tensor, ...]:
         made = attention(heads, norm)(*args)
         return (*made[:-1], made[-1] + 0 * args[-1].sum())  # the weights have a gradient, of 0, without norms too
+
+    check(given, plain, (*streams, weights))
+
+
+@pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (70, 67))])
+@pytest.mark.parametrize("second", SECOND)
+def test_a_key_that_stands_for_several(way: Callable[..., list[Tensor]], lengths: tuple[int, int], second: str) -> None:
+    """A bias of ln n on the last token's key, in each group another n, is that token n times."""
+    heads, d = 2, 16
+    width, times = heads * d, (2, 5)
+    wide = (3 if second.startswith("queries") else 2) * width
+    streams = [torch.randn(N, lengths[0], 3 * width), torch.randn(GROUPS, 3 * width)]
+    if second != "none":
+        streams += [torch.randn(N, lengths[1], wide), torch.randn(GROUPS, wide)]
+    weights = torch.randn(GROUPS, 4, d)
+    keys = sum(x.shape[1] for x in streams[::2])
+    key_bias = torch.zeros(GROUPS, keys)
+    key_bias[:, -1] = torch.tensor(times).log()
+
+    def given(*args: Tensor) -> tuple[Tensor, ...]:
+        *own, last = args
+        if second == "none":
+            own += [own[0][:, :0], own[1]]
+        made = way(*own, last, heads=heads, norm=True, key_bias=key_bias)
+        return tuple(made if wide == 3 * width and second != "none" else made[:1])
+
+    def plain(*args: Tensor) -> tuple[Tensor, ...]:
+        groups = []
+        for group, n in enumerate(times):
+            some = slice(group * EACH, (group + 1) * EACH)
+            *own, last = [x[some] if len(x) == N else x[[group]] for x in args]
+            own[-2] = torch.cat([own[-2], own[-2][:, -1:].expand(-1, n - 1, -1)], 1)
+            made = attention(heads, True)(*own, last)
+            groups.append([x[:, :length] for x, length in zip(made, lengths, strict=False)])
+        return tuple(map(torch.cat, zip(*groups, strict=True)))
 
     check(given, plain, (*streams, weights))
 
@@ -211,6 +246,12 @@ def test_attention_of_queries_keys_and_values(lengths: tuple[int, int]) -> None:
     check(fused.attend, F.scaled_dot_product_attention, (q, k, v))
     mapped = vmap(fused.attend, in_dims=(1, 1, 1), out_dims=1)(*(x[:, :, None] for x in (q, k, v)))
     near(mapped[:, :, 0], fused.attend(q, k, v))
+    bias = torch.randn(2, lengths[1])
+    masked = lambda *qkv: F.scaled_dot_product_attention(*qkv, bias[:, None, None].to(qkv[0].dtype))  # noqa: E731
+    check(lambda *qkv: fused.attend(*qkv, bias), masked, (q, k, v))
+    of_one = lambda *qkv: fused.attend(*qkv, bias[:1])  # noqa: E731
+    mapped = vmap(of_one, in_dims=(1, 1, 1), out_dims=1)(*(x[:, :, None] for x in (q, k, v)))
+    near(mapped[:, :, 0], of_one(q, k, v))
 
 
 @pytest.mark.parametrize(("way", "lengths"), [(short, (20, 7)), (long, (67, 5))])
@@ -220,7 +261,7 @@ def test_scores_far_below_zero(way: Callable[..., list[Tensor]], lengths: tuple[
     away = torch.cat([torch.full((heads * d,), x) for x in (12.0, -12.0, 0.0)])
     streams = [x for length in lengths for x in (torch.randn(N, length, 3 * heads * d), away.repeat(GROUPS, 1))]
     weights = torch.ones(GROUPS, 4, d)
-    got = outputs_and_gradients(lambda *a: tuple(way(*a, weights, heads, False)), streams)
+    got = outputs_and_gradients(lambda *a: tuple(way(*a, weights, heads=heads, norm=False)), streams)
     plain = outputs_and_gradients(
         lambda *a: attention(heads, False)(*a, weights.double()), [x.double() for x in streams]
     )
@@ -240,7 +281,8 @@ def test_attention_mapped_over_variants_as_one_by_one(
         *(torch.randn(variants, n, lengths[1], wide * width), torch.randn(variants, 1, wide * width)),
         torch.randn(variants, 1, 4, d),
     ]
-    of_one = lambda *own: way(*own, heads, True)[0]  # noqa: E731
+    key_bias = torch.randn(1, sum(lengths))  # the same for all
+    of_one = lambda *own: way(*own, heads=heads, norm=True, key_bias=key_bias)[0]  # noqa: E731
     apart = lambda *all_of: torch.stack([of_one(*(x[v] for x in all_of)) for v in range(variants)])  # noqa: E731
     for one, other in zip(outputs_and_gradients(vmap(of_one), args), outputs_and_gradients(apart, args), strict=True):
         near(one, other)
@@ -265,6 +307,7 @@ def test_every_backbone(
     with torch.device("cpu"):
         stack = StackedBackbone([randomise(make(name, depth=2), seed) for seed in range(variants)]).to(DEVICE)
         z, label, text = inputs(1, side, side)
+        text = text._replace(counts=(1, 4) if side == 16 else ())
     given = (z.to(DEVICE).expand(variants, *z.shape), label.to(DEVICE).expand(variants, -1), text.to(stack.flat.device))
 
     def run(wanted: bool) -> list[Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
+from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.encoders.text import Text, TextSpec
 
 
@@ -59,6 +60,32 @@ def test_samples_of_a_batch_do_not_meet(name, make, inputs, randomise):
         torch.testing.assert_close(together[[i]], alone, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("variants", [1, 2])
+@pytest.mark.parametrize("reached", [(2, 3), (0, 0), (5, 1)])
+def test_equal_tokens_are_one_that_counts(name, make, inputs, randomise, dtype, tolerance, variants, reached):
+    """Outputs, losses and gradients; of V = 1 and 2, with some text, with none, and with an encoder that is full."""
+    spec = TextSpec(lengths=(5, 9), dims=(5, 7), pooled=(4, 0))
+    stack = StackedBackbone([randomise(make(name, text=spec, depth=2), seed) for seed in range(variants)]).to(dtype)
+    z, label, text = inputs(3, spec=spec, dtype=dtype)
+    text = text._replace(
+        tokens=tuple(x * (torch.arange(x.shape[1]) < n)[:, None] for x, n in zip(text.tokens, reached, strict=True))
+    )
+    merged = text.merged()
+    assert [x.shape[1] for x in merged.tokens] == [
+        min(n + 1, full) for n, full in zip(reached, spec.lengths, strict=True)
+    ]
+
+    def run(told):
+        out = stack(z.expand(variants, *z.shape), label.expand(variants, -1), told)
+        losses = (out - z).square().flatten(1).mean(1)
+        return out, losses, *torch.autograd.grad(losses.sum(), stack.flat)
+
+    for one, other in zip(run(merged), run(text), strict=True):
+        scale = max(1.0, float(other.detach().abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
+
+
 def test_every_part_of_the_text_matters_and_token_order_does_not(name, make, inputs, randomise):
     net = randomise(make(name).double())
     z, label, text = inputs(dtype=torch.float64)
@@ -104,7 +131,8 @@ def test_vmap_over_stacked_weights_is_a_loop(name, make, inputs, randomise):
 @pytest.mark.parametrize("height", [16, 24])
 def test_compiles_whole_and_in_place(name, make, inputs, randomise, height):
     net = randomise(make(name, depth=2))
-    given = inputs(height=height)
+    z, label, text = inputs(height=height)
+    given = (z, label, text._replace(counts=(2, 3)) if height == 24 else text)
     expected, names = net(*given), list(net.state_dict())
     torch._dynamo.reset()
     net.compile(backend="eager", fullgraph=True)

@@ -16,7 +16,8 @@ from flowzoo.data.folder import CorruptImages, Folder
 from flowzoo.data.loader import Batch, Batches, Plan
 from flowzoo.data.shapes import Shapes
 from flowzoo.data.textcache import TextCache
-from flowzoo.encoders.text import Text
+from flowzoo.encoders.text import Text, TextEncoders
+from flowzoo.encoders.words import WordEncoder, words_of
 from flowzoo.randomness import word
 
 CPU = torch.device("cpu")
@@ -94,6 +95,15 @@ def test_images_may_be_kept_encoded() -> None:
         torch.testing.assert_close(encoded.at(step).images, plain.at(step).images.float().mean((2, 3), keepdim=True))
     assert sum(seen) == 50 + 1  # and one, whose size is asked for
     assert torch.equal(batches("none", encode=encode).at(3).images, plain.at(3).images)
+
+
+def test_the_longest_caption_is_known_where_all_are_encoded() -> None:
+    encoders = TextEncoders({"few": WordEncoder(4, 8), "many": WordEncoder(30, 8)})
+    kept = batches("device", encoders=encoders)
+    words = max(len(words_of(c)) for i in range(50) for c in Shapes("train", 16, size=50).captions(i))
+    assert kept.longest == kept.reseeded(4).longest == (4, words)
+    assert batches("none", encoders=encoders).longest is None
+    assert batches("device", encoders=None).longest is None
 
 
 @pytest.mark.parametrize("cache", ["device", "none"])

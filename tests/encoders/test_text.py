@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from flowzoo.encoders.text import Text, TextEncoders
+from flowzoo.encoders.text import Text, TextEncoders, understood, unmerged
 from flowzoo.encoders.words import WordEncoder
 
 CONF = Path(__file__).parents[2] / "conf" / "text"
@@ -46,6 +46,57 @@ def test_drop_zeroes_exactly_what_is_dropped() -> None:
                     if i == encoder:
                         expected[sample] = 0
                     assert torch.equal(part[i], expected)
+
+
+def test_what_no_caption_reaches_is_one_token_and_comes_back() -> None:
+    encoders = three()  # of 4, 6 and 2 tokens
+    text = encoders.encode(["red circle", "blue", "", "two red stars"])
+    assert text.lengths() == (3, 3, 2)
+    merged = text.merged()
+    assert [x.shape[1] for x in merged.tokens] == [4, 4, 2]
+    assert merged.counts == (1, 3, 1)
+    assert equal(merged.whole(), text)
+    assert merged.whole().counts == ()
+    assert merged.rows(slice(1, 3)).to(torch.float64).counts == merged.counts
+    keep = torch.tensor([[True, False, True]]).expand(4, -1)
+    assert equal(encoders.drop(merged, keep).whole(), encoders.drop(text, keep))
+    assert equal(text.merged((4, 5, 2)).whole(), text)  # of which these are some of the captions
+    shorter = merged.rows(slice(0, 3)).merged()  # once more, of fewer captions
+    assert shorter.counts == (2, 4, 1)
+    assert equal(shorter.whole(), text.rows(slice(0, 3)))
+
+
+def test_no_text_is_one_token_an_encoder() -> None:
+    null = three().null(5)
+    assert [x.shape[1] for x in null.merged().tokens] == [1, 1, 1]
+    assert null.merged().counts == (4, 6, 2)
+    assert equal(null.merged().whole(), null)
+    with unmerged():
+        assert null.merged() is null
+
+
+def test_a_caption_that_fills_all_places_is_left_as_it_is() -> None:
+    text = TextEncoders({"a": WordEncoder(4, 8)}).encode(["one two three four", "one two three"])
+    assert equal(text.merged(), text)
+    assert text.merged().key_bias(3, text.tokens[0]) is None
+    assert text.key_bias(3, text.tokens[0]) is None
+
+
+def test_keys_are_counted_where_they_stand() -> None:
+    text = three().null(1).merged()
+    bias = text.key_bias(3, torch.zeros(1, dtype=torch.float64))
+    assert bias is not None
+    assert bias.dtype == torch.float64
+    assert bias.exp().tolist() == [pytest.approx([1, 1, 1, 4, 6, 2])]
+
+
+def test_who_knows_nothing_of_counts_gets_every_token() -> None:
+    class Knows:
+        knows_counts = True
+
+    null = three().null(1)
+    assert understood(Knows(), null.merged()).counts == (4, 6, 2)
+    assert equal(understood(object(), null.merged()), null)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

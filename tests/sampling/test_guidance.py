@@ -58,6 +58,14 @@ def test_any_other_scale_is_one_forward_of_twice_the_batch(scale: float) -> None
     assert backbone.calls == [2 * B]
 
 
+@pytest.mark.parametrize("scale", [2.5, -1.0])
+def test_texts_of_other_lengths_go_one_after_the_other(scale: float) -> None:
+    backbone, null = Backbone(), NULL.merged()
+    cond, uncond = by_hand(TEXT), by_hand(NULL)
+    assert_close(guided(backbone, TEXT, null, scale)(Z, node()), uncond + scale * (cond - uncond))
+    assert backbone.calls == [B, B]
+
+
 def test_records_with_one_value_a_sample() -> None:
     c = build(TABLE["rf"]).at_t(torch.tensor([0.2, 0.5, 0.9])).expand_to(Z).to(torch.float32)
     got = guided(Backbone(), TEXT, NULL, 3.0)(Z, c)

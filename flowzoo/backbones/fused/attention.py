@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.heads import LOG2_E, outputs, with_way_back
+from flowzoo.backbones.fused.heads import LOG2_E, in_rows, outputs, with_way_back
 from flowzoo.backbones.fused.operator import EPS, TRITON, power_of_two, summed
 
 LONGEST = 64  # tokens of a stream: of more a program cannot hold all
@@ -19,20 +19,26 @@ if TRITON:
     import triton
     import triton.language as tl
 
-    from flowzoo.backbones.fused.heads import _load, _norm_back, _normed, _part, _store
+    from flowzoo.backbones.fused.heads import _key_bias, _load, _norm_back, _normed, _part, _store
 
     @triton.jit
-    def _scores(q, k, L, log2_scale, T: tl.constexpr):
-        """q k^T with keys beyond L at minus infinity."""
-        return tl.where((tl.arange(0, T) < L)[None], tl.dot(q, tl.trans(k)) * log2_scale, float("-inf"))
+    def _scores(q, k, key_bias, L, log2_scale, T: tl.constexpr):
+        """q k^T and the keys' bias, if there is one, with keys beyond L at minus infinity."""
+        s = tl.dot(q, tl.trans(k))
+        if key_bias is not None:
+            s += _key_bias(key_bias, tl.arange(0, T), L, log2_scale)[None]
+        return tl.where((tl.arange(0, T) < L)[None], s * log2_scale, float("-inf"))
 
     @triton.jit
-    def _out(q, k1, k2, v1, v2, L1, L2, log2_scale, T1: tl.constexpr, T2: tl.constexpr, TWO: tl.constexpr):
+    def _out(
+        q, k1, k2, v1, v2, key_bias1, key_bias2, L1, L2, log2_scale,
+        T1: tl.constexpr, T2: tl.constexpr, TWO: tl.constexpr,
+    ):  # fmt: skip
         """softmax(q k^T) v over the keys of both streams, and the logarithms to base 2 of the sums of weights."""
-        s1 = _scores(q, k1, L1, log2_scale, T1)
+        s1 = _scores(q, k1, key_bias1, L1, log2_scale, T1)
         m = tl.max(s1, 1)
         if TWO:
-            s2 = _scores(q, k2, L2, log2_scale, T2)
+            s2 = _scores(q, k2, key_bias2, L2, log2_scale, T2)
             m = tl.maximum(m, tl.max(s2, 1))
         p1 = tl.exp2(s1 - m[:, None])
         total = tl.sum(p1, 1)
@@ -44,12 +50,15 @@ if TRITON:
         return o / total[:, None], m + tl.log2(total)
 
     @triton.jit
-    def _weights(k, v, q, g, total, mean, L, log2_scale, T: tl.constexpr):
+    def _weights(k, v, q, g, total, mean, key_bias, L, log2_scale, T: tl.constexpr):
         """Softmax weights of one stream's queries and one stream's keys, and the gradient of their scores, transposed.
 
         total: logarithms of the sums of weights, infinite for queries that are none; mean: g o of every query.
         """
-        p = tl.exp2(tl.dot(k, tl.trans(q)) * log2_scale - total[None])
+        s = tl.dot(k, tl.trans(q))
+        if key_bias is not None:
+            s += _key_bias(key_bias, tl.arange(0, T), L, log2_scale)[:, None]
+        p = tl.exp2(s * log2_scale - total[None])
         p = tl.where((tl.arange(0, T) < L)[:, None], p, 0)
         ds = p * (tl.dot(v, tl.trans(g)) - mean[None])
         return p.to(k.dtype), ds.to(k.dtype)
@@ -98,12 +107,18 @@ if TRITON:
 
     @triton.jit
     def _attention_forward(
-        qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, o1, o2, sums, L1, L2, W1, W2, D, H, n, LQ, scale, log2_scale,
+        qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, key_bias, o1, o2, sums,
+        L1, L2, W1, W2, D, H, n, LQ, scale, log2_scale,
         T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
         TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
         group = i // n
+        key_bias1 = key_bias
+        key_bias2 = key_bias
+        if key_bias is not None:
+            key_bias1 = key_bias + group * (L1 + L2)
+            key_bias2 = key_bias1 + L1
         kind = qkv1.dtype.element_ty
         row1, row2 = tl.arange(0, T1), tl.arange(0, T2)
         sums += tl.program_id(0).to(tl.int64) * LQ
@@ -114,24 +129,29 @@ if TRITON:
             first = D if Q2 else 0  # a stream without queries begins with its keys
             k2, _, v2 = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
         q1, _ = _normed(_part(qkv1, bias1, i, group, row1, L1, W1, head, d), wq1, group, d, NORM, EPS)
-        out, total = _out(q1.to(kind), k1, k2, v1, v2, L1, L2, log2_scale, T1, T2, TWO)
+        out, total = _out(q1.to(kind), k1, k2, v1, v2, key_bias1, key_bias2, L1, L2, log2_scale, T1, T2, TWO)
         _store(o1, out, i, row1, L1, D, head, d)
         tl.store(sums + row1, total, mask=row1 < L1)
         if Q2:
             q2, _ = _normed(_part(qkv2, bias2, i, group, row2, L2, W2, head, d), wq2, group, d, NORM, EPS)
-            out, total = _out(q2.to(kind), k1, k2, v1, v2, L1, L2, log2_scale, T1, T2, TWO)
+            out, total = _out(q2.to(kind), k1, k2, v1, v2, key_bias1, key_bias2, L1, L2, log2_scale, T1, T2, TWO)
             _store(o2, out, i, row2, L2, D, head, d)
             tl.store(sums + L1 + row2, total, mask=row2 < L2)
 
     @triton.jit
     def _attention_backward(
-        do1, do2, o1, o2, sums, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, dqkv1, dqkv2, sums1, sums2, norm_sums,
-        L1, L2, W1, W2, D, H, n, LQ, scale, log2_scale,
+        do1, do2, o1, o2, sums, qkv1, bias1, qkv2, bias2, wq1, wk1, wq2, wk2, key_bias,
+        dqkv1, dqkv2, sums1, sums2, norm_sums, L1, L2, W1, W2, D, H, n, LQ, scale, log2_scale,
         T1: tl.constexpr, T2: tl.constexpr, d: tl.constexpr,
         TWO: tl.constexpr, Q2: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
         head, i = tl.program_id(0) % H * d, (tl.program_id(0) // H).to(tl.int64)
         group = i // n
+        key_bias1 = key_bias
+        key_bias2 = key_bias
+        if key_bias is not None:
+            key_bias1 = key_bias + group * (L1 + L2)
+            key_bias2 = key_bias1 + L1
         place = norm_sums + (i * H * d + head) * 4 + tl.arange(0, d)
         sums += tl.program_id(0).to(tl.int64) * LQ
         # The keys of one stream after those of the other: what is finished leaves its registers.
@@ -139,7 +159,7 @@ if TRITON:
         q1, rq1, g1, mean1, total1 = _queries(
             qkv1, bias1, do1, o1, sums, i, group, L1, W1, head, D, wq1, T1, d, NORM, EPS
         )  # fmt: skip
-        p, ds = _weights(k, v, q1, g1, total1, mean1, L1, log2_scale, T1)
+        p, ds = _weights(k, v, q1, g1, total1, mean1, key_bias1, L1, log2_scale, T1)
         dv = tl.dot(p, g1)
         dk = tl.dot(ds, q1)
         dq1 = tl.dot(tl.trans(ds), k)
@@ -147,7 +167,7 @@ if TRITON:
             q2, rq2, g2, mean2, total2 = _queries(
                 qkv2, bias2, do2, o2, sums + L1, i, group, L2, W2, head, D, wq2, T2, d, NORM, EPS
             )  # fmt: skip
-            p, ds = _weights(k, v, q2, g2, total2, mean2, L1, log2_scale, T1)
+            p, ds = _weights(k, v, q2, g2, total2, mean2, key_bias1, L1, log2_scale, T1)
             dv += tl.dot(p, g2)
             dk += tl.dot(ds, q2)
             dq2 = tl.dot(tl.trans(ds), k)
@@ -156,12 +176,12 @@ if TRITON:
         if TWO:
             first = D if Q2 else 0
             k, r, v = _keys_and_values(qkv2, bias2, i, group, L2, W2, first, head, D, wk2, T2, d, NORM, EPS)
-            p, ds = _weights(k, v, q1, g1, total1, mean1, L2, log2_scale, T2)
+            p, ds = _weights(k, v, q1, g1, total1, mean1, key_bias2, L2, log2_scale, T2)
             dv = tl.dot(p, g1)
             dk = tl.dot(ds, q1)
             dq1 += tl.dot(tl.trans(ds), k)
             if Q2:
-                p, ds = _weights(k, v, q2, g2, total2, mean2, L2, log2_scale, T2)
+                p, ds = _weights(k, v, q2, g2, total2, mean2, key_bias2, L2, log2_scale, T2)
                 dv += tl.dot(p, g2)
                 dk += tl.dot(ds, q2)
                 dq2 += tl.dot(tl.trans(ds), k)
@@ -192,7 +212,14 @@ def _sizes(qkv1: Tensor, qkv2: Tensor, weights: Tensor, heads: int, norm: bool) 
 
 @torch.library.custom_op("flowzoo::joint_attention", mutates_args=())
 def _joint_attention(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     made, sizes = outputs(qkv1, qkv2, heads), _sizes(qkv1, qkv2, norms, heads, norm)
     _attention_forward[(heads * len(qkv1),)](
@@ -201,6 +228,7 @@ def _joint_attention(
         qkv2.contiguous(),
         bias2.contiguous(),
         *norms.contiguous().unbind(1),
+        in_rows(key_bias),
         *made,
         **sizes,
     )
@@ -209,7 +237,14 @@ def _joint_attention(
 
 @_joint_attention.register_fake
 def _(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return outputs(qkv1, qkv2, heads)
 
@@ -217,7 +252,7 @@ def _(
 @torch.library.custom_op("flowzoo::joint_attention_backward", mutates_args=())
 def _joint_attention_backward(
     do1: Tensor, do2: Tensor, o1: Tensor, o2: Tensor, sums: Tensor, qkv1: Tensor, bias1: Tensor, qkv2: Tensor,
-    bias2: Tensor, norms: Tensor, heads: int, norm: bool,
+    bias2: Tensor, norms: Tensor, key_bias: Tensor | None, heads: int, norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of qkv1, bias1, qkv2, bias2 and norms."""
     n, groups = len(qkv1), len(norms)
@@ -229,7 +264,8 @@ def _joint_attention_backward(
     norm_sums = (qkv1.new_empty if sizes["Q2"] else qkv1.new_zeros)(n, heads, 4, sizes["d"], dtype=torch.float32)
     _attention_backward[(heads * n,)](
         do1.contiguous(), do2.contiguous(), o1, o2, sums, qkv1.contiguous(), bias1.contiguous(), qkv2.contiguous(),
-        bias2.contiguous(), *norms.contiguous().unbind(1), dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
+        bias2.contiguous(), *norms.contiguous().unbind(1), in_rows(key_bias),
+        dqkv1, dqkv2, sums1, sums2, norm_sums, **sizes,
     )  # fmt: skip
     d_norms = summed(norm_sums.flatten(2), groups, norms.dtype).view(norms.shape)
     return (
@@ -245,14 +281,22 @@ with_way_back(_joint_attention, _joint_attention_backward)
 
 
 def joint_attention(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor]:
     """Attention over all tokens of both streams; -> [N, L1, D] and [N, L2, D].
 
     qkv1 [N, L1, 3 D] and bias1 [G, 3 D], query, key and value packed in this order; qkv2 and bias2 likewise, or without
     queries, 2 D wide (the second output is then [N, 0, D]), or of no tokens, L2 = 0. norms [G, 4, D / heads]: weights
-    of the RMS norms of query and key of the first stream, then of the second; not read where `norm` is False. L1 and L2
-    at most `LONGEST`, D / heads one of `HEADS`.
+    of the RMS norms of query and key of the first stream, then of the second; not read where `norm` is False. key_bias
+    [G, L1 + L2], float32, is added to the scores of each key and has no gradient. L1 and L2 at most `LONGEST`,
+    D / heads one of `HEADS`.
     """
-    o1, o2, _ = _joint_attention(qkv1, bias1, qkv2, bias2, norms, heads, norm)
+    o1, o2, _ = _joint_attention(qkv1, bias1, qkv2, bias2, norms, key_bias, heads, norm)
     return o1, o2

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowzoo.backbones.fused.heads import LOG2_E, outputs, with_way_back
+from flowzoo.backbones.fused.heads import LOG2_E, in_rows, outputs, with_way_back
 from flowzoo.backbones.fused.operator import EPS, TRITON, summed
 
 if TRITON:
     import triton
     import triton.language as tl
 
-    from flowzoo.backbones.fused.heads import _load, _norm_back, _normed, _part, _store
+    from flowzoo.backbones.fused.heads import _key_bias, _load, _norm_back, _normed, _part, _store
     from flowzoo.backbones.fused.operator import kernel
 
     @triton.jit
@@ -49,19 +49,23 @@ if TRITON:
 
     @kernel
     def _flash_forward(
-        q, k, v, o, sums, first, L, blocks, LQ, LK, D, H, log2_scale,
+        q, k, v, key_bias, o, sums, first, L, blocks, LQ, LK, D, H, n, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr,
     ):  # fmt: skip
         """Output of a block of one stream's queries, and the logarithms to base 2 of their sums of weights."""
         row, at, i, h = _own(blocks, H, ROWS)
         k += at * LK * d
         v += at * LK * d
+        if key_bias is not None:
+            key_bias += i // n * LK
         x = _load(q + (at * LQ + first) * d, 0, row, L, d, 0, d)
         m, total = tl.full((ROWS,), float("-inf"), tl.float32), tl.zeros((ROWS,), tl.float32)
         out = tl.zeros((ROWS, d), tl.float32)
         for begin in range(0, LK, K):
             key = begin + tl.arange(0, K)
             s = tl.dot(x, tl.trans(_load(k, 0, key, LK, d, 0, d)))
+            if key_bias is not None:
+                s += _key_bias(key_bias, key, LK, log2_scale)[None]
             s = tl.where((key < LK)[None], s, float("-inf"))
             highest = tl.maximum(m, tl.max(s, 1) * log2_scale)
             # factor and difference are one instruction
@@ -87,7 +91,7 @@ if TRITON:
 
     @kernel
     def _flash_queries(
-        do_stream, o, q, k, v, sums, do, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
+        do_stream, o, q, k, v, key_bias, sums, do, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
         first, L, blocks, W, LQ, LK, D, H, n, scale, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
@@ -95,6 +99,8 @@ if TRITON:
         row, at, i, h = _own(blocks, H, ROWS)
         k += at * LK * d
         v += at * LK * d
+        if key_bias is not None:
+            key_bias += i // n * LK
         x = _load(q + (at * LQ + first) * d, 0, row, L, d, 0, d)
         g = _load(do_stream, i, row, L, D, h * d, d)
         own = _load(o, i, row, L, D, h * d, d).to(tl.float32)
@@ -106,7 +112,10 @@ if TRITON:
         for begin in range(0, LK, K):
             key = begin + tl.arange(0, K)
             y = _load(k, 0, key, LK, d, 0, d)
-            p = tl.exp2(tl.dot(x, tl.trans(y)) * log2_scale - total[:, None])
+            s = tl.dot(x, tl.trans(y))
+            if key_bias is not None:
+                s += _key_bias(key_bias, key, LK, log2_scale)[None]
+            p = tl.exp2(s * log2_scale - total[:, None])
             ds = p * (tl.dot(g, tl.trans(_load(v, 0, key, LK, d, 0, d))) - mean[:, None])
             # weights of keys beyond the end may be infinite, and infinity times 0 is not 0
             dx = tl.dot(tl.where((key < LK)[None], ds, 0).to(y.dtype), y, dx)
@@ -119,7 +128,7 @@ if TRITON:
 
     @triton.jit
     def _from_queries(
-        dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d: tl.constexpr, ALL: tl.constexpr
+        dk, dv, y, z, bias, q, do, sums, delta, query, LQ, log2_scale, d: tl.constexpr, ALL: tl.constexpr
     ):  # fmt: skip
         """Adds what a block of queries gives. ALL: none is beyond the end; without masks this takes a seventh less."""
         if ALL:
@@ -130,13 +139,16 @@ if TRITON:
             # beyond the end infinite, so that weights are 0
             total = tl.load(sums + query, mask=query < LQ, other=float("inf"))
             mean = tl.load(delta + query, mask=query < LQ, other=0)
-        p = tl.exp2(tl.dot(y, tl.trans(x)) * log2_scale - total[None])
+        s = tl.dot(y, tl.trans(x))
+        if bias is not None:
+            s += bias[:, None]
+        p = tl.exp2(s * log2_scale - total[None])
         dv = tl.dot(p.to(g.dtype), g, dv)
         return tl.dot((p * (tl.dot(z, tl.trans(g)) - mean[None])).to(x.dtype), x, dk), dv
 
     @kernel
     def _flash_keys(
-        q, k, v, do, sums, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
+        q, k, v, key_bias, do, sums, delta, qkv, bias, weight, dqkv, bias_sums, norm_sums,
         first, L, blocks, W, LQ, LK, D, H, n, column, scale, log2_scale,
         d: tl.constexpr, ROWS: tl.constexpr, Q: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr,
     ):  # fmt: skip
@@ -148,14 +160,17 @@ if TRITON:
         delta += at * LQ
         y = _load(k + (at * LK + first) * d, 0, row, L, d, 0, d)
         z = _load(v + (at * LK + first) * d, 0, row, L, d, 0, d)
+        own = key_bias
+        if key_bias is not None:
+            own = _key_bias(key_bias + i // n * LK + first, row, L, log2_scale)
         dk, dv = tl.zeros((ROWS, d), tl.float32), tl.zeros((ROWS, d), tl.float32)
         whole = LQ // Q * Q
         for begin in range(0, whole, Q):
             query = begin + tl.arange(0, Q)
-            dk, dv = _from_queries(dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d, True)
+            dk, dv = _from_queries(dk, dv, y, z, own, q, do, sums, delta, query, LQ, log2_scale, d, True)
         if whole < LQ:
             query = whole + tl.arange(0, Q)
-            dk, dv = _from_queries(dk, dv, y, z, q, do, sums, delta, query, LQ, log2_scale, d, False)
+            dk, dv = _from_queries(dk, dv, y, z, own, q, do, sums, delta, query, LQ, log2_scale, d, False)
         part = i * blocks + tl.program_id(0) % blocks
         bias_sums += part * W
         norm_sums += (part * H + h) * 2 * d + d
@@ -212,22 +227,27 @@ def _shapes(qkv1: Tensor, qkv2: Tensor, heads: int) -> tuple[int, int, int, int,
 
 @torch.library.custom_op("flowzoo::long_attention", mutates_args=())
 def _long_attention(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Both outputs, logarithms of the sums of weights [N, heads, LQ], and queries, keys, values [N, heads, L, d]."""
     n, queries, keys, width, d = _shapes(qkv1, qkv2, heads)
     o1, o2, sums, q, k, v = _made(qkv1, qkv2, heads)
-    streams = list(_streams(qkv1, bias1, qkv2, bias2, norms))
-    sizes = {"LQ": queries, "LK": keys, "D": width, "H": heads, "d": d, "ROWS": ROWS}
+    streams, key_bias = list(_streams(qkv1, bias1, qkv2, bias2, norms)), in_rows(key_bias)
+    sizes = {"LQ": queries, "LK": keys, "D": width, "H": heads, "n": n // len(norms), "d": d, "ROWS": ROWS}
     for s in streams:
         own = {"first": s.first, "L": s.length, "blocks": s.blocks, "W": s.qkv.shape[-1], "Q": s.looks}
-        _join[(s.blocks * n * heads,)](
-            s.qkv, s.bias, s.wq, s.wk, q, k, v, n=n // len(norms), NORM=norm, EPS=EPS, **own, **sizes
-        )
+        _join[(s.blocks * n * heads,)](s.qkv, s.bias, s.wq, s.wk, q, k, v, NORM=norm, EPS=EPS, **own, **sizes)
     for s, o in zip(streams, (o1, o2), strict=False):
         if s.looks:
             own = {"first": s.first, "L": s.length, "blocks": s.blocks, "log2_scale": d**-0.5 * LOG2_E}
-            _flash_forward[(s.blocks * n * heads,)](q, k, v, o, sums, **own, **sizes, **FORWARD)
+            _flash_forward[(s.blocks * n * heads,)](q, k, v, key_bias, o, sums, **own, **sizes, **FORWARD)
     return o1, o2, sums, q, k, v
 
 
@@ -239,7 +259,14 @@ def _made(qkv1: Tensor, qkv2: Tensor, heads: int) -> tuple[Tensor, Tensor, Tenso
 
 @_long_attention.register_fake
 def _(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _made(qkv1, qkv2, heads)
 
@@ -247,11 +274,12 @@ def _(
 @torch.library.custom_op("flowzoo::long_attention_backward", mutates_args=())
 def _long_attention_backward(
     do1: Tensor, do2: Tensor, o1: Tensor, o2: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor,
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool,
+    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, key_bias: Tensor | None, heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of qkv1, bias1, qkv2, bias2 and norms."""
     n, queries, keys, width, d = _shapes(qkv1, qkv2, heads)
-    do, delta = torch.empty_like(q), torch.empty_like(sums)
+    do, delta, key_bias = torch.empty_like(q), torch.empty_like(sums), in_rows(key_bias)
     grads, bias_sums, norm_sums = [], [], []
     for qkv in (qkv1, qkv2):
         grads.append(torch.empty_like(qkv, memory_format=torch.contiguous_format))
@@ -268,12 +296,12 @@ def _long_attention_backward(
     # queries first: the other kernel needs what they leave
     for (s, *made), do_stream, o in zip(streams, (do1, do2), (o1, o2), strict=False):
         if s.looks:
-            given = (do_stream.contiguous(), o, q, k, v, sums, do, delta, s.qkv, s.bias, s.wq)
+            given = (do_stream.contiguous(), o, q, k, v, key_bias, sums, do, delta, s.qkv, s.bias, s.wq)
             _flash_queries[(s.blocks * n * heads,)](*given, *made, **own(s), **sizes, **OF_QUERIES)
     for s, *made in streams:
         column = width if s.looks else 0
         _flash_keys[(s.blocks * n * heads,)](
-            q, k, v, do, sums, delta, s.qkv, s.bias, s.wk, *made, column=column, **own(s), **sizes, **OF_KEYS
+            q, k, v, key_bias, do, sums, delta, s.qkv, s.bias, s.wk, *made, column=column, **own(s), **sizes, **OF_KEYS
         )
     groups = len(norms)
     d_bias1, d_bias2 = (summed(x, groups, bias1.dtype) for x in bias_sums)
@@ -285,8 +313,15 @@ with_way_back(_long_attention, _long_attention_backward)
 
 
 def long_attention(
-    qkv1: Tensor, bias1: Tensor, qkv2: Tensor, bias2: Tensor, norms: Tensor, heads: int, norm: bool
+    qkv1: Tensor,
+    bias1: Tensor,
+    qkv2: Tensor,
+    bias2: Tensor,
+    norms: Tensor,
+    key_bias: Tensor | None,
+    heads: int,
+    norm: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `joint_attention`, of which L1 and L2 may be of any size."""
-    o1, o2, *_ = _long_attention(qkv1, bias1, qkv2, bias2, norms, heads, norm)
+    o1, o2, *_ = _long_attention(qkv1, bias1, qkv2, bias2, norms, key_bias, heads, norm)
     return o1, o2

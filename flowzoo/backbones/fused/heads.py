@@ -51,6 +51,11 @@ if TRITON:
         else:
             return dy, tl.sum(dy, 0)
 
+    @triton.jit
+    def _key_bias(bias, key, L, log2_scale):
+        """What is added to a product of query and key, before it is scaled, for the scores of keys [K]."""
+        return tl.load(bias + key, mask=key < L, other=0) * (1.4426950408889634 / log2_scale)
+
 
 def outputs(qkv1: Tensor, qkv2: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """To be filled: outputs of both streams' queries, and logarithms of the sums of weights [N, heads, LQ]."""
@@ -60,10 +65,16 @@ def outputs(qkv1: Tensor, qkv2: Tensor, heads: int) -> tuple[Tensor, Tensor, Ten
     return o1, o2, qkv1.new_empty(n, heads, first + second, dtype=torch.float32)
 
 
+def in_rows(key_bias: Tensor | None) -> Tensor | None:
+    """As kernels read it; under vmap it is one row that stands for all."""
+    return None if key_bias is None else key_bias.contiguous()
+
+
 def with_way_back(op: Any, backward: Any) -> None:
     """For operators of both kinds of attention, whose first outputs are those of the streams: derivative, vmap's rule.
 
-    backward(gradients of the two, *outputs, *inputs) gives the gradients of both projections, biases, and the norms.
+    backward(gradients of the two, *outputs, *inputs) gives the gradients of both projections, biases, and the norms;
+    the keys' bias has none.
     """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -74,11 +85,11 @@ def with_way_back(op: Any, backward: Any) -> None:
     def way_back(ctx: Any, do1: Tensor | None, do2: Tensor | None, *_: None) -> tuple[Any, ...]:
         o1, o2, *rest = ctx.saved_tensors
         do1, do2 = (torch.zeros_like(o) if do is None else do for do, o in ((do1, o1), (do2, o2)))
-        return *backward(do1, do2, o1, o2, *rest, ctx.heads, ctx.norm), None, None
+        return *backward(do1, do2, o1, o2, *rest, ctx.heads, ctx.norm), None, None, None
 
     @backward.register_fake
     def _(*args: Any) -> tuple[Tensor, ...]:
-        *_, qkv1, bias1, qkv2, bias2, norms, _, _ = args
+        *_, qkv1, bias1, qkv2, bias2, norms, _, _, _ = args
         return tuple(x.new_empty(x.shape) for x in (qkv1, bias1, qkv2, bias2, norms))
 
     op.register_autograd(way_back, setup_context=setup)
