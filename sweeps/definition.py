@@ -150,10 +150,10 @@ def load(sweep: str) -> Sweep:
     for key in ("variants", "data", "backbones", "overrides"):
         if others := [value for value in content.get(key, []) if not isinstance(value, str)]:
             raise ValueError(f"{path}: {key}: {others[0]!r}: allowed is a list of texts")
-    printed = {names.file_name(name): name for name in names.TABLE}
+    printed = {names.file_name(name): name for name in names.VARIANTS}
     content["variants"] = [printed.get(name, name) for name in content["variants"]]
-    if unknown := [repr(name) for name in content["variants"] if name not in names.TABLE]:
-        raise ValueError(f"{path}: variant {', '.join(unknown)}: allowed are {', '.join(names.TABLE)}")
+    if unknown := [repr(name) for name in content["variants"] if name not in names.VARIANTS]:
+        raise ValueError(f"{path}: variant {', '.join(unknown)}: allowed are {', '.join(names.VARIANTS)}")
     try:
         _seeds(content.get("seeds", 1))
     except ValueError as error:

@@ -120,3 +120,5 @@ def _paper() -> list[str]:
 
 
 TABLE: dict[str, dict[str, Any]] = {name: parse(name) for name in _paper()}
+# What `variant=` and sweeps take by name: the paper's, and the law that needs no numbers.
+VARIANTS: dict[str, dict[str, Any]] = {**TABLE, "rf/spectrum": parse("rf/spectrum")}

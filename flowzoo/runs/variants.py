@@ -1,18 +1,18 @@
-"""The paper's 61 as options of Hydra's group `variant`."""
+"""The paper's 61 and rf/spectrum as options of Hydra's group `variant`."""
 
 from functools import cache
 
 from hydra.core.config_store import ConfigStore
 
 from flowzoo.formulation.declared import word_of
-from flowzoo.formulation.names import TABLE, family
+from flowzoo.formulation.names import VARIANTS, family
 from flowzoo.formulation.spelling import file_name
 
 
 @cache
 def register() -> None:
-    """Put the 61 into Hydra's ConfigStore, which is one a process, as options of the group `variant`, by file name."""
-    for name, config in TABLE.items():
+    """Put them into Hydra's ConfigStore, which is one a process, as options of the group `variant`, by file name."""
+    for name, config in VARIANTS.items():
         schedule, sampler = config["path"]["schedule"], config["sampler"]
         node = {
             "defaults": [

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.formulation import declared
 from flowzoo.formulation.check import check, check_solver
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.formulation.names import TABLE, family, parse, variant_name
+from flowzoo.formulation.names import TABLE, VARIANTS, family, parse, variant_name
 from flowzoo.formulation.part import MODE_S, MODE_S_MAX
 from flowzoo.formulation.spelling import file_name
 from flowzoo.runs import variants
@@ -253,13 +253,14 @@ def build(cfg: DictConfig) -> Formulation:
 def test_every_variant_is_an_option(composed) -> None:
     loader = GlobalHydra.instance().config_loader()
     override = OverridesParser.create(config_loader=loader).parse_overrides(["variant=glob(*)"])[0]
-    assert sorted(override.sweep_string_iterator()) == sorted(map(file_name, TABLE))
-    for name, config in TABLE.items():
+    assert sorted(override.sweep_string_iterator()) == sorted(map(file_name, VARIANTS))
+    for name, config in VARIANTS.items():
         cfg = composed(f"variant={file_name(name)}")
         assert variant_name(cfg.path, cfg.sampler) == name
         simple = declared.simplest(OmegaConf.to_container(cfg, resolve=True))
         assert {key: simple[key] for key in ("path", "sampler", "weighting") if key in simple} == config
-        build(cfg)
+        if cfg.sampler.get("eigenvalues") != "data":
+            build(cfg)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,13 @@ def test_the_named_sweeps():
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_here_can_be_read(name):
-    assert set(load(name).variants) <= set(names.TABLE)
+    assert set(load(name).variants) <= set(names.VARIANTS)
+
+
+def test_a_sweep_may_list_the_measured_law_beside_the_61(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("variants: [rf_lognorm_0.00_1.00, rf/spectrum]\n")
+    assert load(str(path)).command()[-1] == "variant=rf_lognorm_0.00_1.00,rf_spectrum"
 
 
 def test_a_sweep_is_one_multirun_command():
