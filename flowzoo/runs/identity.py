@@ -153,9 +153,14 @@ def backbone_label(cfg: Config) -> str:
 
 
 def autoencoder_label(part: Config, factor: int, channels: int) -> str:
-    """What files call an autoencoder: its word with its factor and channels, e.g. `pca_f4_c16`."""
+    """What files call an autoencoder: its word with its factor and channels, e.g. `pca_f4_c16`.
+
+    What the backbone sees otherwise than usual is told, too: `pca_f4_c16_power0.5`, `pixels_f1_c3_gain0.25`.
+    """
     word = declared.word_of(str(part["_target_"])).rsplit(".", 1)[-1].lower().removesuffix("autoencoder")
-    return f"{word.removeprefix('block')}_f{factor}_c{channels}"
+    seen = {"power": (part.get("spectrum_power", 0.0), 0.0), "gain": (part.get("gain", 1.0), 1.0)}
+    told = "".join(f"_{key}{value:g}" for key, (value, usual) in seen.items() if value != usual)
+    return f"{word.removeprefix('block')}_f{factor}_c{channels}{told}"
 
 
 def run_name(cfg: Config) -> str:

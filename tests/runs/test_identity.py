@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.content import SHIPPED
 from flowzoo.formulation import names
 from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
-from flowzoo.runs.identity import run_folder, run_hash, run_name
+from flowzoo.runs.identity import autoencoder_label, run_folder, run_hash, run_name
 
 
 @cache
@@ -127,6 +127,14 @@ def test_all_variants_compose_to_themselves_and_pass():
     assert sorted(printed) == sorted(names.VARIANTS)
     assert len({run_folder(cfg) for cfg in every}) == 62
     check_jobs(every)
+
+
+def test_autoencoders_are_labelled_by_what_the_backbone_sees():
+    (pca,) = jobs("autoencoder=pca", "autoencoder.spectrum_power=0.5")
+    assert autoencoder_label(pca.autoencoder, 4, 16) == "pca_f4_c16_power0.5"
+    for words, label in (([], "pixels_f1_c3"), (["autoencoder.gain=0.25"], "pixels_f1_c3_gain0.25")):
+        (pixels,) = jobs("autoencoder=pixels", *words)
+        assert autoencoder_label(pixels.autoencoder, 1, 3) == label
 
 
 # Numbers, true and text.
