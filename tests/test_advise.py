@@ -1,5 +1,6 @@
 """`python -m flowzoo.advise`: numbers and a picture, the law that a run then measures, and what is refused."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,20 @@ def test_a_gain_moves_the_law_and_its_neighbours() -> None:
     assert plain["mean"]["value"] - louder["mean"]["value"] == pytest.approx(1.386, abs=1e-3)
     assert plain["deviation"]["value"] == pytest.approx(louder["deviation"]["value"], abs=1e-2)
     assert plain["nearest"][0]["distance"]["value"] > louder["nearest"][0]["distance"]["value"]
+
+
+def test_a_committed_prediction_comes_out_again() -> None:
+    file = Path(__file__).parents[1] / "docs" / "results" / "sd3-61" / "predictions.csv"
+    if not file.exists():
+        pytest.skip("the predictions of docs/results/ are not in this checkout")
+    words = ["data.source.image_size=16", "autoencoder=pca"]
+    (row,) = (r for r in csv.DictReader(file.open()) if (r["data"], r["words"]) == ("shapes", " ".join(words)))
+    found = advise.run(composed("advise", [*words, "accelerator=cpu"]))
+    assert found["fingerprint"].startswith(row["fingerprint"])
+    for key in ("mean", "deviation"):
+        assert found[key]["value"] == pytest.approx(float(row[key]), abs=2e-3)
+        assert found[key]["low"] == pytest.approx(float(row[f"{key}_low"]), abs=2e-3)
+    assert found["nearest"][0]["name"] == row["nearest_61"]
 
 
 BAD = [
