@@ -61,7 +61,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_holds_every_file_of_the_packages_and_nothing_at_the_top(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    kinds = (".py", ".yaml", ".json", ".safetensors", ".css", ".js")
+    kinds = (".py", ".yaml", ".json", ".jsonl", ".safetensors", ".css", ".js")
     expected = {str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*") if p.suffix in kinds}
     expected |= {str(Path("flowzoo", p.relative_to(ROOT))) for p in (ROOT / "conf").rglob("*.yaml")}
     assert names == expected
