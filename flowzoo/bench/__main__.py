@@ -1,16 +1,16 @@
-"""`python -m flowzoo.bench step|stacked|sample|fid|startup`: JSON lines, one a measurement, each written at once."""
+"""`python -m flowzoo.bench COMMAND`: JSON lines, one a measurement, each written at once."""
 
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser
 from contextlib import redirect_stdout
 
-from flowzoo.bench import fid, sample, stacked, startup, step
+from flowzoo.bench import fid, sample, stacked, startup, step, study
 from flowzoo.bench.report import Report
 from flowzoo.runs.output import command
 from flowzoo.runs.refusal import UserErrors, refuse
 from flowzoo.runs.signals import handled_by
 
-COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "fid": fid, "startup": startup}
+COMMANDS = {"step": step, "stacked": stacked, "sample": sample, "study": study, "fid": fid, "startup": startup}
 
 
 class Help(ArgumentDefaultsHelpFormatter):

@@ -46,8 +46,10 @@ class Measure:
     def watch(self, ready: Callable[[], object] = lambda: None) -> Stopwatch:
         return Stopwatch(self.args.steps_per_repeat, self.args.repeats, self.args.seconds, ready)
 
-    def time(self, run: Callable[[Stopwatch], object], flops: float, variants: int = 1, **what: Any) -> float | None:
-        """Variant-steps a second at the median lap, None where it failed. `flops`, those of one variant's step."""
+    def time(
+        self, run: Callable[[Stopwatch], object], flops: float | None, variants: int = 1, **what: Any
+    ) -> float | None:
+        """Variant-steps a second at the median lap, None where it failed. `flops`, of a variant's step, where known."""
         rate = None
         gc.collect()  # the optimiser of the one before
         with self.report.measuring(**what):
@@ -66,17 +68,20 @@ class Measure:
             told = subject().profiled(self.args.steps_per_repeat, self.args.profile)
             self.report.line(measure="profile", loop="bare", **told)
 
-    def rates(self, rate: float, flops: float) -> dict[str, Any]:
+    def rates(self, rate: float, flops: float | None) -> dict[str, Any]:
         """From variant-steps a second."""
         images = rate * self.args.batch
         told = {"variant_steps_per_s": round(rate, 3), "images_per_s": round(images, 1)}
-        return {**told, **self.tflops(rate * flops)}
+        return {**told, **self.tflops(rate, flops)}
 
-    def tflops(self, flops: float) -> dict[str, float]:
-        """From floating point operations a second; beside the card's own product, where that was measured."""
-        told = {"tflops": round(flops / 1e12, 4)}
+    def tflops(self, rate: float, flops: float | None) -> dict[str, float]:
+        """Of `rate` times `flops` a second; beside the card's own product, where that was measured."""
+        if flops is None:
+            return {}
+        speed = rate * flops / 1e12
+        told = {"tflops": round(speed, 4)}
         if self.card_tflops:
-            told["share_of_product"] = round(flops / 1e12 / self.card_tflops, 5)
+            told["share_of_product"] = round(speed / self.card_tflops, 5)
         return told
 
     def clear(self) -> None:

@@ -1,7 +1,8 @@
 """Scoring of V variants together, raw and EMA, beside one variant after another.
 
 Untrained weights, which cost the same: sampling, decoding, features, their moments, FID, CLIP score and the rows
-written to the run folders, by flowzoo.scoring; the peer `solo` is one of them by itself. A network pass is
+written to the run folders, by flowzoo.scoring; the peer `solo` is one of them by itself, and `padded`, of
+--default-text, all of them with every padding token computed. A network pass is
 one image through the network once; guidance other than 0 and 1 takes two a step. Settings of one step come first, for
 warming up.
 """
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowzoo.bench.report import Report
-from flowzoo.bench.size import configs, configure_peers, configure_size, peers_of, words_of
+from flowzoo.bench.size import check_padded, configs, configure_peers, configure_size, peers_of, tokens_of, words_of
 from flowzoo.runs.arguments import positive
 
 if TYPE_CHECKING:
     from flowzoo.bench.measure import Measure
 
-PEERS = ("solo",)
+PEERS = ("solo", "padded")
 PAPER = "50:1,50:2.5,50:5,5:5,10:5,25:5"  # sec. 5.1
 
 
@@ -64,34 +65,38 @@ def passes_a_call(guidance: float) -> int:
     return 1 if guidance in (0, 1) else 2
 
 
-def rate(bench: "Measure", passes_per_s: float, flops: float) -> dict[str, float]:
+def rate(bench: "Measure", passes_per_s: float, flops: float | None) -> dict[str, float]:
     """`flops`, those of a pass."""
-    return {"passes_per_s": round(passes_per_s, 1), **bench.tflops(passes_per_s * flops)}
+    return {"passes_per_s": round(passes_per_s, 1), **bench.tflops(passes_per_s, flops)}
 
 
 def measure(args: Namespace, report: Report) -> int:
-    peers = peers_of(args, PEERS)
+    peers = check_padded(args, peers_of(args, PEERS), report)
     with tempfile.TemporaryDirectory() as folder:
         given = words(args, Path(folder))
         cfgs = configs([*given, "sweep=stacked"], args.variants)
+        padded = configs([*given, "sweep=padded"], args.variants)
         alone = configs([*given, "sweep=solo"], 1)
 
         from flowzoo.bench.measure import Measure, forward_flops, peak_gib
         from flowzoo.bench.scored import scored
         from flowzoo.build import loop_of
+        from flowzoo.encoders.text import unmerged
 
         bench = Measure(args, report, loop_of(cfgs[0]).device)
         bench.product()
-        flops = forward_flops(cfgs[0])
+        flops = None if args.default_text else forward_flops(cfgs[0])
         rates: dict[str, float] = {}
-        for name, some in (("stacked", cfgs), ("solo", alone)):
-            if name == "solo" and name not in peers:
+        for name, some in (("stacked", cfgs), ("padded", padded), ("solo", alone)):
+            if name != "stacked" and name not in peers:
                 continue
             about = {"measure": name, "variants": len(some)}
             with report.measuring(**about):
                 seconds: dict[tuple[int, float], float] = defaultdict(float)  # by setting
                 passes: dict[tuple[int, float], int] = defaultdict(int)
-                for row in scored(some):
+                with unmerged() if name == "padded" else tokens_of(args):
+                    rows = scored(some)
+                for row in rows:
                     if row.steps > 1:
                         seconds[row.steps, row.guidance] += row.seconds
                         passes[row.steps, row.guidance] += row.nfe * args.samples * passes_a_call(row.guidance)
@@ -115,6 +120,6 @@ def measure(args: Namespace, report: Report) -> int:
                     peak_memory_gib=peak_gib(bench.device),
                 )
             bench.clear()
-        if "solo" in rates and "stacked" in rates:
-            report.line(ratios={"stacked/solo": round(rates["stacked"] / rates["solo"], 4)})
+        if ours := rates.pop("stacked", None):
+            report.line(ratios={f"stacked/{name}": round(ours / other, 4) for name, other in rates.items()})
     return 1 if report.failed else 0

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,11 @@ def configure_size(parser: ArgumentParser) -> None:
     group.add_argument("--depth", type=positive, default=6, help="blocks of the MM-DiT")
     group.add_argument("--image-tokens", type=positive, default=64, help="a square of 4 to 32 a side")
     group.add_argument("--text-tokens", type=positive, default=16, help="of encoders of at most 77 each, equally long")
+    group.add_argument(
+        "--default-text",
+        action="store_true",
+        help="32 + 24 tokens instead, their padding merged as training and scoring do; operations are not counted",
+    )
     group.add_argument("--batch", type=positive, default=128, help="images a step, of each variant")
     group.add_argument("--images", type=positive, default=4096, help="of the data set")
     group.add_argument(
@@ -42,6 +48,23 @@ def configure_size(parser: ArgumentParser) -> None:
     )
     group.add_argument("--precision", default="auto", help="auto: bf16-mixed on a GPU; or one of Lightning's")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+
+
+def tokens_of(args: Namespace) -> AbstractContextManager[object]:
+    """So many tokens as are given are computed, whatever captions say: padding is merged in the default text alone."""
+    from flowzoo.encoders.text import unmerged
+
+    return nullcontext() if args.default_text else unmerged()
+
+
+def check_padded(args: Namespace, peers: list[str], report: Report) -> list[str]:
+    """Without the peer `padded` where nothing is merged. Raises ValueError where it is asked for by name."""
+    if args.default_text or "padded" not in peers:
+        return peers
+    if args.peer != "all":
+        raise ValueError("--peer padded: allowed with --default-text, where padding is merged")
+    report.skipped("padded", "nothing is merged without --default-text")
+    return [peer for peer in peers if peer != "padded"]
 
 
 def configure_repeats(parser: ArgumentParser) -> None:
@@ -127,9 +150,7 @@ def words_of(args: Namespace, runs: Path) -> list[str]:
         f"backbone.depth={args.depth}",
         f"data.source.image_size={side * patch}",
         f"data.source.size={args.images}",
-        "text=words",
-        f"text.encoders.words.length={length}",
-        *more,
+        *(["text=clip_words"] if args.default_text else ["text=words", f"text.encoders.words.length={length}", *more]),
         f"trainer.batch_size={args.batch}",
         f"trainer.precision={args.precision}",
         f"trainer.accelerator={'gpu' if args.device == 'cuda' else args.device}",

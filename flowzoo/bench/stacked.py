@@ -1,15 +1,16 @@
 """V variants in one program, beside the same models one by one, in several processes, and on several GPUs.
 
-Ours is the real path under Lightning, then the same module without it. `eager` is one model after another on the real
-path uncompiled, so that its variant-steps a second are its steps. `compiled` and `cudagraphs` are the least that trains
-the network, on one batch that never changes; `processes-...` is that in `--processes` processes on one GPU, their rates
-added up. The peers compute in plain torch, without our kernels. With `--gpus N` the variants are dealt to N GPUs, one
-process each.
+Ours is the real path under Lightning, then the same module without it. `padded`, of --default-text, is ours with every
+padding token computed. `eager` is one model after another on the real path uncompiled, so that its variant-steps a
+second are its steps. `compiled` and `cudagraphs` are the least that trains the network, on one batch that never
+changes; `processes-...` is that in `--processes` processes on one GPU, their rates added up. Those compute in plain
+torch, without our kernels. With `--gpus N` the variants are dealt to N GPUs, one process each.
 """
 
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,7 @@ from flowzoo.bench.report import Report
 from flowzoo.bench.size import (
     MODES,
     check_graphs,
+    check_padded,
     configs,
     configure_ours,
     configure_peers,
@@ -25,13 +27,14 @@ from flowzoo.bench.size import (
     configure_size,
     mode_of,
     peers_of,
+    tokens_of,
     words_of,
 )
 from flowzoo.fleet import gpus
 from flowzoo.runs.arguments import positive
 from flowzoo.runs.grouping import dealt as deal
 
-PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs")
+PEERS = ("eager", "compiled", "cudagraphs", "processes-eager", "processes-cudagraphs", "padded")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -45,10 +48,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace, report: Report) -> int:
-    peers = peers_of(args, PEERS)
+    peers = check_padded(args, peers_of(args, PEERS), report)
     if args.gpus > args.variants:
         raise ValueError(f"--gpus {args.gpus}: allowed is at most one a variant, {args.variants}")
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as tokens:
         folder = Path(name)
         cfgs = configs(words_of(args, folder / "runs"), args.variants)
         cfg = cfgs[0]
@@ -59,7 +62,9 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.bench.processes import together
         from flowzoo.bench.subject import Subject
         from flowzoo.build import jobs_of, loop_of
+        from flowzoo.encoders.text import unmerged
 
+        tokens.enter_context(tokens_of(args))
         loop = loop_of(cfg)
         device = loop.device
         peers = check_graphs(args, peers, device, report)
@@ -71,7 +76,7 @@ def measure(args: Namespace, report: Report) -> int:
         bench.product()
         (folder / "one").mkdir()
         fresh = lambda: jobs_of([cfg], [folder / "one"])[0]  # noqa: E731
-        flops = training_flops(cfg)
+        flops = None if args.default_text else training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def stack(some: Sequence[DictConfig], name: str, loops: Sequence[str]) -> None:
@@ -96,7 +101,7 @@ def measure(args: Namespace, report: Report) -> int:
             shares = deal(cfgs, args.gpus)
             stack(shares[0], "share", ("lightning",))
             jobs = [
-                ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), ours, *laps)
+                ([OmegaConf.to_yaml(one) for one in share], str(folder / f"gpu{k}"), ours, args, *laps)
                 for k, share in enumerate(shares)
             ]
             several("dealt", dealt, jobs)
@@ -106,6 +111,9 @@ def measure(args: Namespace, report: Report) -> int:
                     solo = Subject([cfg], folder / peer, None)
                     rates[peer] = bench.time(solo.lightning, flops, peer=peer, loop="lightning")
                     del solo
+            elif peer == "padded":
+                with unmerged():
+                    stack(cfgs, peer, ("lightning",))
             elif peer in MODES:
                 mode = MODES[peer]
                 run = taking(flowzoo_step, fresh, device, mode)
@@ -137,13 +145,16 @@ def ratios(rates: dict[str, float | None], args: Namespace) -> dict[str, float]:
     return {name: round(value, 4) for name, value in told.items()}
 
 
-def dealt(ready: Callable[[], object], texts: Sequence[str], folder: str, mode: str | None, *laps: float) -> float:
+def dealt(
+    ready: Callable[[], object], texts: Sequence[str], folder: str, mode: str | None, args: Namespace, *laps: float
+) -> float:
     """Variant-steps a second of one GPU's share, in a process of its own."""
     from flowzoo.bench.stopwatch import Stopwatch
     from flowzoo.bench.subject import Subject
 
     watch = Stopwatch(int(laps[0]), int(laps[1]), laps[2], ready)
-    Subject([_read(text) for text in texts], Path(folder), mode).lightning(watch)
+    with tokens_of(args):
+        Subject([_read(text) for text in texts], Path(folder), mode).lightning(watch)
     return len(texts) * watch.rate
 
 

@@ -8,6 +8,7 @@ flowzoo's MM-DiT, and diffusers'.
 
 import tempfile
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from flowzoo.bench.size import (
     configure_size,
     mode_of,
     peers_of,
+    tokens_of,
     words_of,
 )
 
@@ -39,7 +41,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def measure(args: Namespace, report: Report) -> int:
     peers = peers_of(args, PEERS)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as tokens:
         (cfg,) = configs(words_of(args, Path(folder) / "runs"), 1)
 
         from flowzoo.backbones import fused
@@ -48,6 +50,7 @@ def measure(args: Namespace, report: Report) -> int:
         from flowzoo.bench.subject import Subject
         from flowzoo.build import jobs_of, loop_of
 
+        tokens.enter_context(tokens_of(args))
         loop = loop_of(cfg)
         device = loop.device
         peers = check_graphs(args, peers, device, report)
@@ -56,7 +59,7 @@ def measure(args: Namespace, report: Report) -> int:
         path = Path(folder) / "bench"
         path.mkdir()
         fresh = lambda: jobs_of([cfg], [path])[0]  # noqa: E731
-        flops = training_flops(cfg)
+        flops = None if args.default_text else training_flops(cfg)
         rates: dict[str, float | None] = {}
 
         def subject_of(name: str, mode: str | None) -> Subject:

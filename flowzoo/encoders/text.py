@@ -73,8 +73,11 @@ class Text(NamedTuple):
 
 
 def understood(backbone: object, text: Text) -> Text:
-    """What a backbone is given: text as it is where its class says `knows_counts`, else whole."""
-    return text if getattr(backbone, "knows_counts", False) else text.whole()
+    """What a backbone is given: text as it is where its own class says `knows_counts`, else whole.
+
+    A class that is derived says so itself: it may do other things with its text.
+    """
+    return text if vars(type(backbone)).get("knows_counts", False) else text.whole()
 
 
 _merging = True

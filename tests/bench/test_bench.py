@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowzoo.bench import fid, sample, stacked, startup, step
+from flowzoo.bench import fid, sample, stacked, startup, step, study
 from flowzoo.bench.__main__ import main
 from flowzoo.runs.signals import Notice
 
@@ -89,6 +89,38 @@ def test_scoring_counts_the_passes_of_all_members(bench: Any) -> None:
     assert list(lines[-1]["ratios"]) == ["stacked/solo"]
 
 
+@pytest.mark.slow
+def test_the_default_text_is_measured_beside_itself_with_all_its_padding(bench: Any) -> None:
+    lines = by_name(bench("stacked", *SIZE, *LAPS, "--default-text", "--variants=2", "--peer=padded"))
+    assert "tflops" not in lines["stacked-lightning"]
+    assert lines["padded-lightning"]["variants"] == 2
+    assert set(lines[""]["ratios"]) == {"stacked/stacked-bare", "stacked/padded", "lightning_overhead"}
+    words = ["--variants=1", "--samples=66", "--sample-batch=66", "--settings=2:5", "--product=64", "--default-text"]
+    *_, last = bench("sample", *SIZE, *words, "--peer=padded")
+    assert list(last["ratios"]) == ["stacked/padded"]
+
+
+@pytest.mark.slow
+def test_a_study_is_a_sweep_whose_phases_are_told(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A second command in the same folder finds all done."""
+    folder = tmp_path_factory.mktemp("study")
+    words = [
+        *("study", f"--folder={folder}", "--variants=2", "--steps=4", f"--samples={66}", "autoencoder=pixels"),
+        *("backbone.width=64", "backbone.depth=1", "data.source.size=80", "trainer.batch_size=4"),
+        *("trainer.val_samples=8", "evaluation.reference=80", "evaluation.settings=[{steps: 2, guidance: 2.5}]"),
+    ]
+    whole, more = bench(*words)
+    minutes = whole["minutes"]
+    assert min(minutes[phase] for phase in ("start", "train", "sample", "score")) > 0
+    assert sum(minutes.values()) == pytest.approx(2 * minutes["all"], abs=0.01)
+    assert more["extrapolated"]["minutes"]["train"] == pytest.approx(minutes["train"] * study.STEPS / 4, abs=1)
+    assert "minutes" not in more
+    assert len(list(folder.glob("runs/*/*/results.csv"))) == 2
+    again, _ = bench(*words)
+    assert again["attempts"] == 2
+    assert again["minutes"]["train"] == minutes["train"]
+
+
 def test_fid_is_the_peers_value(bench: Any) -> None:
     lines = bench("fid", "--samples=400", "--dim=16", "--repeats=2", "--device=cpu")
     differences = [line["ratios"]["relative_difference"] for line in lines if "ratios" in line]
@@ -120,6 +152,8 @@ def test_startup_says_what_was_imported(bench: Any, monkeypatch: pytest.MonkeyPa
         (["stacked", "--variants=2", "--gpus=3"], "--gpus 3: allowed is at most one a variant, 2"),
         (["fid", "--samples=100", "--dim=100"], "--samples 100: allowed is more than --dim 100"),
         (["sample", "--settings=1:5"], "allowed are at least 2 steps"),
+        (["sample", "--peer=padded"], "--peer padded: allowed with --default-text"),
+        (["study", "--variants=62"], "--variants 62: allowed are at most 61"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], told: str, monkeypatch: Any, capsys: Any) -> None:

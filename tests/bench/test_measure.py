@@ -14,7 +14,7 @@ from flowzoo.build import autoencoder_of
 from flowzoo.runs.identity import run_variant
 
 SIZE = {"width": 64, "depth": 1, "image_tokens": 16, "text_tokens": 4, "batch": 2, "images": 8}
-SIZE |= {"autoencoder": "pixels", "once": False}
+SIZE |= {"autoencoder": "pixels", "once": False, "default_text": False}
 
 
 def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
