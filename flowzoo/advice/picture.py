@@ -31,7 +31,12 @@ def _spectrum(prediction: Prediction) -> Any:
     of = f"{prediction.dimensions:,} numbers an image, {prediction.images:,} images"
     line = alt.Chart(alt.Data(values=rows)).mark_line(color=LAW, strokeWidth=2)
     return line.encode(
-        x=alt.X("count:Q", scale=alt.Scale(type="log", nice=False), title="largest eigenvalues"),
+        x=alt.X(
+            "count:Q",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(values=[10**k for k in range(5)]),
+            title="largest eigenvalues",
+        ),
         y=alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"), title="share of the variance"),
     ).properties(width=WIDTH, height=HEIGHT, title=f"Spectrum of {of}")
 
