@@ -106,3 +106,20 @@ def test_buffers_must_be_constants() -> None:
 
     with pytest.raises(ValueError, match="buffer n differs"):
         StackedBackbone([Counts(1), Counts(2)])
+
+
+@pytest.mark.parametrize("variants", [1, 2])
+def test_a_backbone_that_knows_no_counts_gets_every_token(variants: int) -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, z: Tensor, label: Tensor, text: Text) -> Tensor:
+            return z + self.weight * text.tokens[0].mean((1, 2))[:, None, None, None]
+
+    stack, z = StackedBackbone([Mean() for _ in range(variants)]), torch.zeros(variants, 2, 3, 8, 8)
+    told = Text((torch.cat([torch.randn(2, 3, 8), torch.zeros(2, 5, 8)], 1),), (torch.zeros(2, 0),))
+    merged = told.merged()
+    assert merged.tokens[0].shape[1] == 4
+    assert torch.equal(stack(z, z[:, :, 0, 0, 0], merged), stack(z, z[:, :, 0, 0, 0], told))
