@@ -60,8 +60,12 @@ class Charts(Canvas):
         away: dict[int, Any] = {1: "right", -1: "left"}
         style: dict[str, Any] = {"fontSize": 11, "color": "currentColor"}
         names = [
-            named.transform_filter(f"!({at_edge})").mark_text(align=away[side], dx=-9 * side, dy=6 * above, **style),
-            named.transform_filter(at_edge).mark_text(align=away[-side], dx=9 * side, dy=-10 * above, **style),
+            named.transform_filter(f"!({at_edge})")
+            .properties(name="names")
+            .mark_text(align=away[side], dx=-9 * side, dy=6 * above, **style),
+            named.transform_filter(at_edge)
+            .properties(name="names_edge")
+            .mark_text(align=away[-side], dx=9 * side, dy=-10 * above, **style),
         ]
         return alt.layer(
             *([fronts_drawn] if in_lines else []), *(bars if len(ranking.seeds) > 1 else []), *points, *names

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from analysis.objectives import listed
 from analysis.others import other_scores
+from analysis.overview import Overview
 from analysis.paper import CITATION
 from analysis.rank import columns, text_cell
 from analysis.searches import Search
@@ -18,11 +19,23 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
         f"Average front over settings by non-dominated sorting{sorted_on(studies)}; 1 is best. After "
         f"{CITATION}. The page with charts and samples: report.html.",
     ]
+    if len((all_of := Overview(studies)).compared) > 1:
+        parts += [
+            "## The best and the worst",
+            table(all_of.ends),
+            "## Every variant in every study",
+            table(all_of.ranks),
+        ]
+        if all_of.with_paper:
+            words = "Correlation of ranks with Table 1, 95 % intervals from drawing the variants anew."
+            parts += ["## The paper's order", words, table(all_of.with_paper)]
+        if all_of.with_each_other:
+            parts += ["## Whether the studies agree with each other", "Spearman.", table(all_of.with_each_other)]
     for study in studies:
         parts += [f"## {escape(study.title)}", *(f"> {escape(text)}" for text in study.warnings), ranking(study)]
-        if study.spearman:
-            rho, n = study.spearman
-            parts.append(f"Spearman correlation with the paper's order (Table 1): {rho:+.2f}, n = {n}.")
+        if found := study.agreement:
+            told = f"Spearman {found.spearman}, Kendall {found.kendall}, n = {found.n}"
+            parts.append(f"Correlation with the paper's order (Table 1), 95 % intervals over variants: {told}.")
         if study.ranking.unranked:
             rows = [(e.variant, e.reason) for e in study.ranking.unranked]
             parts += ["### Not ranked", table(Table(("Variant", "Why"), rows))]

@@ -23,22 +23,45 @@ class Marks:
         return f'data-variant="{escape(variant)}" data-family="{escape(family(variant))}"'
 
 
-def table(content: Table, marks: Marks | None = None, numeric: bool = True) -> str:
-    """A table; with marks its first column is a variant, and its rows follow the page's filter."""
+def table(content: Table, marks: Marks | None = None, numeric: bool = True, ends: tuple[int, int] | None = None) -> str:
+    """A table; with marks its first column is a variant, and its rows follow the page's filter.
+
+    Of rows between so many at either end, `ends`, the page asks first.
+    """
     right = [numeric and i > 0 and _is_numeric([row[i] for row in content.rows]) for i in range(len(content.header))]
     sort = " data-sort" if marks is not None else ""
     head = "".join(
         f'<th{sort} class="{"n" if n else ""}">{escape(h)}</th>' for h, n in zip(content.header, right, strict=True)
     )
     rows = []
-    for row in content.rows:
+    rest = between(len(content.rows), ends)
+    for at, row in enumerate(content.rows):
         cells = [f'<td class="{"n" if n else ""}">{escape(c)}</td>' for c, n in zip(row, right, strict=True)]
-        tags = ""
+        tags = ' class="rest"' if at in rest else ""
         if marks is not None:
-            tags = " " + marks.tags(row[0])
+            tags += " " + marks.tags(row[0])
             cells[0] = f'<td class="v">{marks.dot(row[0])}</td>'
         rows.append(f"<tr{tags}>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    made = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return made + more(len(content.rows), rest)
+
+
+def between(rows: int, ends: tuple[int, int] | None) -> range:
+    """The rows that are folded; none where they are hardly more than those that are shown."""
+    return range(ends[0], rows - ends[1]) if ends and rows > sum(ends) + 3 else range(0)
+
+
+def more(rows: int, rest: range) -> str:
+    """What shows the folded rows of the table before it."""
+    if not rest:
+        return ""
+    return f'<button class="chip more">all {rows}, also places {rest.start + 1} to {rest.stop}</button>'
+
+
+def folded(title: str, html: str, id: str = "") -> str:
+    """What is shown when it is asked for."""
+    name = f' id="{id}"' if id else ""
+    return f"<details{name}><summary>{escape(title)}</summary>{html}</details>"
 
 
 def _is_numeric(texts: Sequence[str]) -> bool:
@@ -47,7 +70,13 @@ def _is_numeric(texts: Sequence[str]) -> bool:
 
 
 def figure(
-    id: str, title: str, intro: str, specs: Sequence[tuple[str, Any]], labels: Sequence[str] = (), asks: str = ""
+    id: str,
+    title: str,
+    intro: str,
+    specs: Sequence[tuple[str, Any]],
+    labels: Sequence[str] = (),
+    asks: str = "",
+    narrow: bool = False,
 ) -> str:
     """Charts side by side, each a name and its specification; of several `labels` the page `asks` for one."""
     ids = [f"{id}-{name}" for name, _ in specs]
@@ -62,7 +91,8 @@ def figure(
         f'<script type="application/json" id="{id}">{_json(spec)}</script>'
         for id, (_, spec) in zip(ids, specs, strict=True)
     )
-    return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="pair">{charts}</div>'
+    width = "pair narrow" if narrow else "pair"
+    return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="{width}">{charts}</div>'
 
 
 def _json(spec: Any) -> str:

@@ -16,10 +16,11 @@ from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
 from analysis.markdown import sorted_on
-from analysis.markup import Marks, figure, table
+from analysis.markup import Marks, figure, folded, table
 from analysis.objectives import listed
 from analysis.others import other_scores
 from analysis.outputs import GENERATOR
+from analysis.overview_page import maps, overview
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
 from analysis.search_section import search_section
@@ -40,7 +41,8 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
         library = pool.submit(_library)
         family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
         sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
-        body = "".join(section.html() for section in sections)
+        first = overview(studies, [section.id for section in sections], family_colours)
+        body = first + "".join(section.html(len(studies) == 1) for section in sections)
         body += "".join(search_section(search, f"search{i}") for i, search in enumerate(searches))
     chips = "".join(
         f'<button class="chip" aria-pressed="true" data-family="{escape(name)}" style="--family:{colour}">'
@@ -49,9 +51,10 @@ def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) 
     )
     here = files("analysis")
     contents = ""
-    if len(studies) + len(searches) > 1:
-        links = "".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in sections)
-        links += "".join(f'<a href="#search{i}">{escape(s.title)}</a>' for i, s in enumerate(searches))
+    linked = [(section.id, section.title) for section in sections] if not first else []  # which has links of its own
+    linked += [(f"search{i}", search.title) for i, search in enumerate(searches)]
+    if len(studies) + len(searches) > 1 and linked:
+        links = " ".join(f'<a href="#{id}">{escape(name)}</a>' for id, name in linked)
         words = "Scores of different data, backbones, protocols and training do not compare."
         contents = f"<nav>{links}</nav><p class=muted>{words}</p>"
     return (
@@ -90,14 +93,16 @@ class _Section:
         told = [f"{name} {key[:12]}" for name, key in parts.items() if key]
         self.title = study.title + (f" ({', '.join(told)})" if told else "")
 
-    def html(self) -> str:
+    def html(self, alone: bool) -> str:
+        """Folded but for the only one of a page."""
         study = self.study
         warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in study.warnings)
         parts = [
-            f'<section id="{self.id}"><h2>{escape(study.title)}</h2>',
+            f'<section id="{self.id}"><h2>{escape(study.title)}</h2>' if alone else "",
             self._tiles(),
             warnings,
             "<h3>Ranking</h3>" + ranking(study, self.marks),
+            maps([("", study)], self.marks.colours, self.id) if alone else "",
             self._intervals(),
             self._scatter(),
             self._attainment(),
@@ -116,8 +121,10 @@ class _Section:
         if study.extractor:
             facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in study.extractor.items())
             parts.append(f"<h3>Extractor</h3><p>The network behind the scores.</p><dl>{facts}</dl>")
-        parts.append("<h3>Runs</h3>" + table(study.status, self.marks) + self._config())
-        return "".join(parts) + "</section>"
+        parts.append(folded(f"Runs: {len(study.runs)}", table(study.status, self.marks)) + self._config())
+        if alone:
+            return "".join(parts) + "</section>"
+        return f'<section class="folded">{folded(study.title, "".join(parts), self.id)}</section>'
 
     def _tiles(self) -> str:
         study, ranked = self.study, self.study.ranking.ranked
@@ -131,9 +138,10 @@ class _Section:
             tiles.append((" / ".join(f"{n:,}" for n in study.n_samples), "samples a setting"))
         if len(study.ranking.seeds) > 1:
             tiles.append((str(len(study.ranking.seeds)), "seeds"))
-        if study.spearman:
-            rho, n = study.spearman
-            tiles.append((f"{rho:+.2f}", f"Spearman correlation with the paper’s order, n = {n}"))
+        if found := study.agreement:
+            rho = found.spearman
+            said = f"Spearman correlation with the paper’s order, {rho.low:+.2f} to {rho.high:+.2f}, n = {found.n}"
+            tiles.append((f"{rho.value:+.2f}", said))
         made = "".join(
             f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles
         )

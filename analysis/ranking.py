@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.fronts import fronts
 from analysis.objectives import DEFAULT, Objective, listed
@@ -92,13 +93,15 @@ class Ranking:
         return {e.variant: f"{e.place}{'=' * (known.count(e.place) > 1)}" for e in self.ranked if e.place is not None}
 
 
-def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> Ranking:
+def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT, more: Results | None = None) -> Ranking:
     """Rank every variant that is scored in all objectives, or has diverged, in all settings of all seeds.
 
     Scores are averaged over seeds before anything is sorted. Rows compete only inside one setting, and the protocol is
     part of it. A variant that has diverged in any seed has no mean: it takes the last front + 1 in each setting of its
     data set and backbone that it lacks a score in. A variant that lacks a setting of a seed has no rank, as averages
     over different settings or seeds do not compare, and is left out before sorting: it changes no other rank.
+
+    `more` holds these rows and those of further seeds, which some of the variants have: the noise is read off them.
 
     Raises:
         ValueError: no row can be ranked.
@@ -119,7 +122,7 @@ def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> Ranki
         setting: {v: found[setting].get(v) for v in set.union(*(table.present[key] for key in table.keys_of[setting]))}
         for setting in table.settings
     }
-    entries = _with_noise(entries, table)
+    entries = _with_noise(entries, table, None if more is None else _Table(more, objectives))
     return Ranking(entries, table.settings, table.seeds, shown, table.means, objectives, results.shown(table.names))
 
 
@@ -170,6 +173,25 @@ class _Table:
         """The objectives, signed so that less is better."""
         return [objective.sign * scores[objective.name] for objective in self.objectives]
 
+    def costs_of(self, variants: Sequence[str], settings: Sequence[Setting]) -> NDArray[np.float64]:
+        """[V, seeds, settings, objectives]; NaN where a variant is not scored."""
+        out = np.full((len(variants), len(self.seeds), len(settings), len(self.names)), np.nan)
+        for s, seed in enumerate(self.seeds):
+            for k, setting in enumerate(settings):
+                rows = self.scored[seed, setting]
+                for v, variant in enumerate(variants):
+                    if row := rows.get(variant):
+                        out[v, s, k] = self.costs(row.scores)
+        return out
+
+    def mean_of(self, variant: str) -> Score | None:
+        """Over all settings, within each seed first; None where it lacks one."""
+        rows = [[self.scored[seed, setting].get(variant) for setting in self.settings] for seed in self.seeds]
+        own = [[row.scores for row in of_seed if row] for of_seed in rows]
+        if any(len(of_seed) < len(self.settings) for of_seed in own):
+            return None
+        return Score.of([Score.of(of_seed).mean for of_seed in own])
+
     def is_whole(self, variant: str, setting: Setting) -> bool:
         """Scored in every seed of the setting."""
         return variant in self.means[setting] and self.means[setting][variant].n == len(self.keys_of[setting])
@@ -213,26 +235,19 @@ class _Table:
         return ", ".join(parts)
 
 
-def _with_noise(entries: list[Entry], table: _Table) -> list[Entry]:
+def _with_noise(entries: list[Entry], table: _Table, more: _Table | None) -> list[Entry]:
     """The entries with intervals, places and means over settings, where every seed has every setting."""
     ranked = [entry for entry in entries if not entry.reason]
-    shape = (len(ranked), len(table.seeds), len(table.settings))
-    if shape[1] < 2 or len(table.scored) < shape[1] * shape[2]:
+    if not (len(table.seeds) > 1 or more) or len(table.scored) < len(table.seeds) * len(table.settings):
         return entries
-    costs = np.full((*shape, len(table.names)), np.nan)
-    scores: dict[str, list[list[Mapping[str, float]]]] = {e.variant: [[] for _ in table.seeds] for e in ranked}
-    for s, seed in enumerate(table.seeds):
-        for k, setting in enumerate(table.settings):
-            rows = table.scored[seed, setting]
-            for v, entry in enumerate(ranked):
-                if row := rows.get(entry.variant):
-                    costs[v, s, k] = table.costs(row.scores)
-                    scores[entry.variant][s].append(row.scores)
-    means = [
-        Score.of([Score.of(settings).mean for settings in scores[entry.variant]]) if np.isfinite(own).all() else None
-        for entry, own in zip(ranked, costs, strict=True)
-    ]
-    noise = resampled(costs)
+    costs = table.costs_of([entry.variant for entry in ranked], table.settings)
+    means = [table.mean_of(entry.variant) for entry in ranked]
+    further = None
+    if more and all((seed, setting) in more.scored for seed in more.seeds for setting in table.settings):
+        further = more.costs_of(
+            sorted({variant for _, rows in more.scored.items() for variant in rows}), table.settings
+        )
+    noise = resampled(costs, further)
     if noise is None:
         told = [replace(entry, mean=mean) for entry, mean in zip(ranked, means, strict=True)]
         return told + entries[len(ranked) :]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
-from analysis.markup import Marks, spread, table, td
+from analysis.markup import Marks, between, folded, more, spread, table, td
 from analysis.objectives import about, listed
 from analysis.ranking import Entry
 from analysis.study import Study, Table
 
+FIRST, LAST = 10, 5  # shown before the others are asked for
 NAMED = 20  # variants of a tie, where the pointer asks
 COLUMNS = {
     "rank_all": "all settings",
@@ -30,6 +31,7 @@ def ranking(study: Study, marks: Marks) -> str:
     head += [about(metric).label for metric in study.ranking.metrics]
     head += ["paper: all", "paper: 5", "paper: 50"] if study.paper else []
     rows = []
+    rest = between(len(entries), (FIRST, LAST))
     for number, entry in enumerate(entries, 1):
         cells = [td(entry.place or number, places.get(entry.variant, str(number)))]
         cells.append(f'<td class="v">{marks.dot(entry.variant)}</td>')
@@ -44,11 +46,13 @@ def ranking(study: Study, marks: Marks) -> str:
         if study.paper:
             ranks: Sequence[float | None] = study.paper.get(entry.variant, (None, None, None))
             cells += [td(r, f"{r:.2f}" if r is not None else "", "n p") for r in ranks]
-        rows.append(f"<tr {marks.tags(entry.variant)}>{''.join(cells)}</tr>")
+        fold = ' class="rest"' if number - 1 in rest else ""
+        rows.append(f"<tr{fold} {marks.tags(entry.variant)}>{''.join(cells)}</tr>")
     heads = "".join(f'<th data-sort class="{"" if h == "variant" else "n"}">{escape(h)}</th>' for h in head)
     return (
         f'<div class="scroll"><table class="ranking"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        f'</table></div><p class="muted">{escape(_said(study))} Click a heading to sort.</p>' + _unranked(study, marks)
+        f'</table></div>{more(len(entries), rest)}<p class="muted">{escape(_said(study))} Click a heading to sort.</p>'
+        + _unranked(study, marks)
     )
 
 
@@ -65,6 +69,8 @@ def _said(study: Study) -> str:
     said = [f"{listed(about(metric).label for metric in study.ranking.metrics)} at {study.label(study.settings[0])}."]
     if len(study.ranking.seeds) > 1:
         said.append(f"Means over {len(study.ranking.seeds)} seeds, ± their standard error.")
+    elif study.ranking.places:
+        said.append("One seed; the noise is that of the variants that have more.")
     if study.ranking.places:
         said.append(
             "Beside the rank its 95 % interval. Place: 1 + how many rank before it beyond the noise of seeds; equal "
@@ -80,5 +86,5 @@ def _unranked(study: Study, marks: Marks) -> str:
     out = f'<p class="muted">Diverged, last front + 1: {escape(", ".join(late))}.</p>' if late else ""
     if study.ranking.unranked:
         rows = [(e.variant, e.reason) for e in study.ranking.unranked]
-        out += "<p>Not ranked:</p>" + table(Table(("Variant", "Why"), rows), marks)
+        out += folded(f"Not ranked: {len(rows)}", table(Table(("Variant", "Why"), rows), marks))
     return out

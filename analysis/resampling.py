@@ -6,6 +6,9 @@ FID has, relative to the variant's mean, in any other, as the CLIP score, as it 
 settings and objectives, as one training made all its scores. A replicate draws n rests with replacement for each
 variant, adds their mean to the variant's means, and ranks all again.
 
+Where some variants have more seeds than the others, these tell the noise of all: rests are read off their runs, and a
+variant of n seeds draws n of them.
+
 Two corrections are for few seeds. Rests are smaller than the noise that they estimate, by sqrt((1 - 1/n)(1 - 1/V)),
 which is undone: the plain bootstrap of 2 seeds would see half the variance. And a spread that is itself known from d
 degrees of freedom is drawn anew in each replicate, times sqrt(d / chi2_d), without which 2 seeds of 2 variants would
@@ -48,26 +51,28 @@ class Noise:
     before: NDArray[np.bool_]
 
 
-def resampled(costs: Floats) -> Noise | None:
+def resampled(costs: Floats, more: Floats | None = None) -> Noise | None:
     """The bootstrap over seeds of costs [V, n, K, M]: V variants, n seeds, K settings, M objectives, all minimised.
 
     The same for the same costs. A variant that is NaN anywhere in a setting has diverged there and keeps the last
     front + 1. None with one seed, and where fewer than two variants are scored throughout, as nothing tells a seed's
     share from the rest then.
+
+    Args:
+        costs: what is ranked.
+        more: [W, N, K, M] of those of the variants that have more seeds, N > n, from which the noise is read.
     """
     variants, n, settings, objectives = costs.shape
+    known = costs if more is None else more
+    known = known[~np.isnan(known).any(axis=(1, 2, 3))]
     lost: NDArray[np.bool_] = np.any(np.isnan(costs), axis=(1, 3))
     whole = np.flatnonzero(~lost.any(1))
-    if len(whole) < 2 or n < 2:
+    if min(len(whole), len(known)) < 2 or known.shape[1] < 2:
         return None
     mean = costs.mean(1)
-    is_best_at_zero = np.all(costs[whole] >= 0, axis=(0, 1, 2))
+    is_best_at_zero = np.all(costs[whole] >= 0, axis=(0, 1, 2)) & np.all(known >= 0, axis=(0, 1, 2))
     scale = np.where(is_best_at_zero, np.abs(mean), 1.0)
-    off = costs[whole] - mean[whole, None]
-    rest = np.divide(off, scale[whole, None], out=np.zeros_like(off), where=scale[whole, None] != 0)
-    rest -= rest.mean(0)  # what the seed did to all
-    rest *= (n / (n - 1) * len(whole) / (len(whole) - 1)) ** 0.5
-    pool = rest.reshape(-1, settings * objectives)
+    pool = _rests(known, is_best_at_zero).reshape(-1, settings * objectives)
     own = np.zeros(variants, dtype=np.int64)
     own[whole] = n * np.arange(len(whole))
 
@@ -76,11 +81,11 @@ def resampled(costs: Floats) -> Noise | None:
     step = max(1, CHUNK // (objectives * variants * settings))
     for start in range(0, REPLICATES, step):
         size = min(step, REPLICATES - start)
-        if n >= ENOUGH:
+        if n >= ENOUGH and more is None:
             drawn = own[:, None] + rng.integers(n, size=(size, variants, n))
             spread = ((n - 1) / rng.chisquare(n - 1, (size, variants, 1))) ** 0.5
         else:
-            freedom = (len(whole) - 1) * (n - 1)
+            freedom = (len(known) - 1) * (known.shape[1] - 1)
             drawn = rng.integers(len(pool), size=(size, variants, n))
             spread = (freedom / rng.chisquare(freedom, (size, 1, 1))) ** 0.5
         moved = spread / n * np.sum([pool[drawn[..., i]] for i in range(n)], axis=0)
@@ -88,6 +93,17 @@ def resampled(costs: Floats) -> Noise | None:
     observed = average_fronts(mean[None], lost)[0]
     low, high = np.quantile(ranks, [OUTSIDE, 1 - OUTSIDE], axis=0)
     return Noise(ranks.std(0, ddof=1), np.minimum(low, observed), np.maximum(high, observed), _before(ranks, observed))
+
+
+def _rests(costs: Floats, is_best_at_zero: NDArray[np.bool_]) -> Floats:
+    """What is neither the variant's nor the seed's in finite costs [W, N, K, M], of the size of the noise itself."""
+    variants, n = costs.shape[:2]
+    mean = costs.mean(1, keepdims=True)
+    scale = np.where(is_best_at_zero, np.abs(mean), 1.0)
+    off = costs - mean
+    rest = np.divide(off, scale, out=np.zeros_like(off), where=scale != 0)
+    rest -= rest.mean(0)  # what the seed did to all
+    return rest * (n / (n - 1) * variants / (variants - 1)) ** 0.5
 
 
 def _before(ranks: Floats, observed: Floats) -> NDArray[np.bool_]:

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import correlation, fmean
+from statistics import fmean
 from typing import Any
 
+from analysis.agreement import Agreement, agreement
 from analysis.objectives import DEFAULT, Objective, about, listed
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
 from analysis.partial import lacking, partial_scores
@@ -33,11 +34,14 @@ class Study:
     runs: list[RunFolder]
     results: Results
     objectives: tuple[Objective, ...] = DEFAULT
+    part: str = ""  # which of the seeds and variants, where the variants have not the same seeds
+    more: Results | None = None  # with the seeds that only some of the variants have
 
     @property
     def title(self) -> str:
-        told = self.told("dataset") or "unknown data", self.told("representation")
-        return ", ".join(filter(None, (*told, self.told("backbone") or "unknown backbone", self.told("training"))))
+        seen = self.told("dataset") or "unknown data", self.told("representation")
+        how = self.told("backbone") or "unknown backbone", self.told("training"), self.part
+        return ", ".join(filter(None, (*seen, *how)))
 
     def told(self, column: str) -> str:
         """What all runs have in a column of `GROUP`."""
@@ -47,7 +51,7 @@ class Study:
     def ranking(self) -> Ranking:
         """An empty ranking where no run has scores yet."""
         try:
-            return rank(self.results, self.objectives)
+            return rank(self.results, self.objectives, self.more)
         except ValueError:
             variants = dict.fromkeys(run.variant for run in self.runs)
             lacking = listed((o.label for o in self.lacking), "or")
@@ -109,13 +113,18 @@ class Study:
         return {e.variant: PAPER_RANKS[e.variant] for e in self.ranking.entries if e.variant in PAPER_RANKS}
 
     @cached_property
-    def spearman(self) -> tuple[float, int] | None:
-        """Rank correlation of our order with Table 1's, and over how many variants; None below three."""
-        pairs = [(e.rank_all, self.paper[e.variant].all) for e in self.ranking.ranked if e.variant in self.paper]
-        if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
-            return None
-        ours, theirs = (_places(side) for side in zip(*pairs, strict=True))
-        return correlation(ours, theirs), len(pairs)
+    def agreement(self) -> Agreement | None:
+        """Of our order with Table 1's, over all settings."""
+        return self.agreement_in("rank_all", "all")
+
+    def agreement_in(self, ours: str, theirs: str) -> Agreement | None:
+        """Of a rank of ours with one of the paper's, by the names of their fields."""
+        pairs = [
+            (rank, getattr(self.paper[entry.variant], theirs))
+            for entry in self.ranking.ranked
+            if entry.variant in self.paper and (rank := getattr(entry, ours)) is not None
+        ]
+        return agreement([own for own, _ in pairs], [other for _, other in pairs])
 
     def distinct(self, column: str) -> list[str]:
         """Values of a column among the rows that have scores."""
@@ -165,7 +174,7 @@ class Study:
                     f"{known.label} from {few:,} {kind} of {dim}-dimensional features (below {known.samples} times the "
                     "dimension) is biased upwards: compare within this report only."
                 )
-        if len(self.ranking.seeds) == 1:
+        if len(self.ranking.seeds) == 1 and not self.ranking.places:
             said.append(". ".join(["One seed: no intervals", *noise(self.ranking)]) + "; close ranks may well be ties.")
         if len(self.here("trainer.steps")) > 1:
             said.append(f"Runs differ in length: {', '.join(map(str, self.here('trainer.steps')))} steps.")
@@ -261,23 +270,49 @@ def studies(runs: Sequence[RunFolder], results: Results, objectives: tuple[Objec
     ]
     keys = sorted({key for row, key in keyed if row.setting is not None}) or [("",) * len(GROUP)]
     by_folder = {str(run.path): run for run in runs}
-    out = []
+    out: list[Study] = []
     for key in keys:
         rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
-        sources = dict.fromkeys(row.source for row in rows)
-        own_results = Results(results.columns, results.metrics, rows)
-        out.append(Study(key, [by_folder[s] for s in sources], own_results, objectives))
+        for part, some, more in _by_seeds(Results(results.columns, results.metrics, rows)):
+            sources = dict.fromkeys(row.source for row in some.rows)
+            out.append(Study(key, [by_folder[source] for source in sources], some, objectives, part, more))
     return out
+
+
+def _by_seeds(results: Results) -> list[tuple[str, Results, Results | None]]:
+    """The rows, where variants have different seeds first in the seeds of most of them, then of those that have all.
+
+    With each the words that say which these are, and the rows that tell more of the noise.
+    """
+    variants: dict[str, set[str]] = defaultdict(set)
+    for row in results.rows:
+        if not row.is_baseline:
+            variants[row.seed].add(row.variant)
+    most, common = max(map(len, variants.values()), default=0), set[str]().union(*variants.values())
+    common.intersection_update(*variants.values())
+    wide = [seed for seed in variants if len(variants[seed]) == most]
+    if len(wide) == len(variants):
+        return [("", results, None)]
+
+    def part(rows: list[Row]) -> Results:
+        return Results(results.columns, results.metrics, rows)
+
+    out: list[tuple[str, Results, Results | None]]
+    out = [(_said(most, wide), part([row for row in results.rows if row.seed in wide]), results)]
+    if len(common) > 1:
+        some = [row for row in results.rows if row.variant in common]
+        out.append((_said(len(common), variants), part(some), None))
+    return out
+
+
+def _said(variants: int, seeds: Iterable[str]) -> str:
+    named = sorted(seeds, key=natural)
+    return f"{variants} variants of seed{'s' * (len(named) > 1)} {listed(named)}"
 
 
 def _described(objective: Objective) -> str:
     way = "down" if objective.direction == "min" else "up"
     return f"{' '.join(filter(None, (objective.label, about(objective.name).what)))} ({way})"
-
-
-def _places(values: Sequence[float]) -> list[float]:
-    """The place of each value in sorted order; equal values share the mean of their places."""
-    return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
 
 
 def shared_config(runs: Iterable[RunFolder]) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from altair.vegalite.v6.schema.core import Root
-from made_up_runs import NAMES, write_run, write_sweep
+from made_up_runs import NAMES, PCA, PIXELS, write_run, write_sweep
 from PIL import Image
 
 from analysis.canvas import Canvas
@@ -67,7 +67,7 @@ def test_the_page_loads_nothing_and_its_charts_are_valid_json(written: Path) -> 
     assert len(ids) == len(set(ids))
     specs = {a["data-spec"] for _, a in page.tags if "data-spec" in a}
     assert {i.removeprefix("s0-") for i in page.json} == {
-        "scatter-0", "steps-0", "steps-1", "density-t", "density-snr", "loss",
+        "map-0-0", "map-1-0", "scatter-0", "steps-0", "steps-1", "density-t", "density-snr", "loss",
     }  # fmt: skip
     assert specs == set(page.json)
     for spec in page.json.values():
@@ -183,18 +183,76 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "out").exists()
 
 
-def test_a_browser_draws_every_chart(written: Path, tmp_path: Path) -> None:
+def dom_of(page: Path, tmp_path: Path) -> str:
+    """The page as a browser has made it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium: the page is checked without a browser only")
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=8000", "--dump-dom", (written / "report.html").as_uri(),
+        "--virtual-time-budget=8000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert dom.count('data-drawn="yes"') == 6
-    assert dom.count("<svg") >= 6
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_a_browser_draws_every_chart(written: Path, tmp_path: Path) -> None:
+    dom = dom_of(written / "report.html", tmp_path)
+    assert dom.count('data-drawn="yes"') == 7  # the eighth is folded
+    assert dom.count("<svg") >= 7
+
+
+# Says in the page's title, once all is drawn, how many names a chart shows, and how many of them cover another.
+COUNTED = """<script>setInterval(() => {
+  const chart = document.querySelector('[data-spec="s0-scatter-0"][data-drawn="yes"]');
+  if (!chart) return;
+  const shown = [...chart.querySelectorAll(".names_marks text, .names_edge_marks text")]
+    .filter((text) => text.style.visibility !== "hidden").map((text) => text.getBoundingClientRect());
+  const over = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const bad = shown.filter((a, i) => shown.slice(i + 1).some((b) => over(a, b)));
+  document.title = `${shown.length} names, ${bad.length} cover another`;
+}, 200);</script></body>"""
+
+
+def test_names_in_a_chart_never_overlap(tmp_path: Path) -> None:
+    for name in names.TABLE:
+        folder = write_run(tmp_path / "runs", name, settings=[(50, 2.5)], weights=("ema",))
+        with (folder / "results.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        level = len(names.file_name(name))  # all on one front, and many close to one another
+        row |= {"fid": str(20 + level / 1000), "clip": str(0.2 + level / 1e5)}
+        with (folder / "results.csv").open("w") as file:
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+            writer.writerow(row)
+    page = report([tmp_path / "runs"], tmp_path / "out").page
+    page.write_text(COUNTED.join(page.read_text().rsplit("</body>", 1)))  # the chart library has this word, too
+    title = re.search("<title>(.*?)</title>", dom_of(page, tmp_path))
+    assert title
+    assert re.fullmatch(r"[1-9]\d* names, 0 cover another", title[1])
+
+
+def test_several_studies_begin_with_their_ends_and_are_folded(tmp_path: Path) -> None:
+    for autoencoder in (PCA, PIXELS):
+        for name in NAMES:
+            write_run(tmp_path / "runs", name, autoencoder=autoencoder)
+    page = report([tmp_path / "runs"], tmp_path / "out").page
+    text = page.read_text()
+    found = Elements(text)
+    ids = [a["id"] for _, a in found.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a["href"] for tag, a in found.tags if tag == "a"} == {"#s0", "#s1"}
+    assert [(tag, a["id"]) for tag, a in found.tags if a.get("id") in ("overview", "s0", "s1")] == [
+        *(("section", "overview"), ("details", "s0"), ("details", "s1"))
+    ]
+    assert "overview-map-0-1" in found.json
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert markdown.index("## The best and the worst") < markdown.index("## shapes, pca-f4-c16")
+    dom = dom_of(page, tmp_path)
+    assert dom.count('data-drawn="yes"') == 2  # the others are drawn when they are opened
+    page.write_text(text.replace("<details", "<details open"))
+    dom = dom_of(page, tmp_path)
+    assert dom.count('data-drawn="yes"') == len(found.json)
 
 
 def test_every_chart_is_one_by_the_schema_of_vega_lite(sweep: Path, tmp_path: Path, monkeypatch) -> None:

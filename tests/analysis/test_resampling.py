@@ -77,3 +77,31 @@ def test_a_third_objective_that_is_the_same_for_all_changes_nothing() -> None:
     assert other is not None
     for field in vars(one):
         assert np.array_equal(getattr(one, field), getattr(other, field))
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_variants_of_few_seeds_are_as_sure_as_those_of_more_seeds_tell(own: int) -> None:
+    """Half of the variants have three seeds."""
+    rng = np.random.default_rng(own)
+    held, wrong, told = [], 0, 0
+    for _ in range(40):
+        costs, noisy = drawn(rng, 3)
+        true = average_fronts(costs[None], NONE_LOST)[0]
+        noisy[::2, own:] = np.nan
+        noise = resampled(noisy[:, :own], noisy)
+        assert noise is not None
+        held.append(((noise.low <= true) & (true <= noise.high)).mean())
+        wrong += int((noise.before & (true[:, None] > true)).sum())
+        told += int(noise.before.sum())
+    assert np.mean(held) > 0.9
+    assert wrong <= 0.01 * told
+
+
+def test_more_that_tells_nothing_more_changes_nothing() -> None:
+    _, costs = drawn(np.random.default_rng(2), 3)
+    one, other = resampled(costs), resampled(costs, costs)
+    assert one is not None
+    assert other is not None
+    for field in vars(one):
+        assert np.array_equal(getattr(one, field), getattr(other, field))
+    assert resampled(costs[:, :1], costs[:, :1]) is None

@@ -50,8 +50,8 @@ def test_a_sweep_that_has_not_begun_is_one_study_without_ranks(tmp_path: Path) -
 def test_the_order_is_compared_with_the_papers_over_the_shared_variants(sweep: Path) -> None:
     (study,) = of(sweep)
     shared = [(e.rank_all, PAPER_RANKS[e.variant].all) for e in study.ranking.ranked if e.variant in PAPER_RANKS]
-    assert study.spearman is not None
-    rho, n = study.spearman
+    assert study.agreement is not None
+    n, rho = study.agreement.n, study.agreement.spearman.value
     assert n == len(shared)
     assert rho == pytest.approx(spearmanr(*zip(*shared, strict=True)).statistic)
 
