@@ -206,8 +206,14 @@ class Study:
             ("Seeds", ", ".join(self.ranking.seeds)),
             ("Protocol", self.told("protocol")),
             ("Training images, by fingerprint", self.told("data")),
+            ("GPU", self._said_by_runs("gpu")),
+            ("Code", self._said_by_runs("code_version")),
         ]  # fmt: skip
         return [(name, text) for name, text in lines + facts if text]
+
+    def _said_by_runs(self, key: str) -> str:
+        """What their statuses say, each once."""
+        return ", ".join(sorted({str(run.status[key]) for run in self.runs if run.status.get(key)}))
 
     @cached_property
     def deviations(self) -> Table:

@@ -152,15 +152,16 @@ def backbone_label(cfg: Config) -> str:
     return "-".join([b.get("name", b["_target_"].rsplit(".", 1)[-1].lower()), *sizes])
 
 
-def autoencoder_label(part: Config, factor: int, channels: int) -> str:
-    """What files call an autoencoder: its word with its factor and channels, e.g. `pca_f4_c16`.
+def autoencoder_label(part: Config, factor: int | None, channels: int | None) -> str:
+    """What files call an autoencoder: its word with its factor and channels, as far as known, e.g. `pca_f4_c16`.
 
     What the backbone sees otherwise than usual is told, too: `pca_f4_c16_power0.5`, `pixels_f1_c3_gain0.25`.
     """
     word = declared.word_of(str(part["_target_"])).rsplit(".", 1)[-1].lower().removesuffix("autoencoder")
     seen = {"power": (part.get("spectrum_power", 0.0), 0.0), "gain": (part.get("gain", 1.0), 1.0)}
     told = "".join(f"_{key}{value:g}" for key, (value, usual) in seen.items() if value != usual)
-    return f"{word.removeprefix('block')}_f{factor}_c{channels}{told}"
+    sizes = "".join(f"_{key}{size}" for key, size in (("f", factor), ("c", channels)) if size is not None)
+    return f"{word.removeprefix('block')}{sizes}{told}"
 
 
 def run_name(cfg: Config) -> str:

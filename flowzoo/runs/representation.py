@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowzoo.formulation.declared import own_class
-
-_WORDS = {"Pixels": "pixels", "BlockPCA": "pca", "KLAutoencoder": "kl", "DiffusersAutoencoder": "diffusers"}
-_USUAL = {"gain": 1, "spectrum_power": 0}
-_LETTERS = {"gain": "gain", "spectrum_power": "power"}
+from flowzoo.runs.identity import autoencoder_label
 
 
 def representation(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -23,11 +20,7 @@ def representation(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     part = config.get("autoencoder")
     if not isinstance(part, Mapping) or "_target_" not in part:
         return ""
-    target = str(part["_target_"])
-    cls = own_class(target) or target.rpartition(".")[2]
-    words = [_WORDS.get(cls, cls.lower())]
-    if cls != "Pixels":
-        sizes = {"f": part.get("factor", about.get("factor")), "c": part.get("channels", about.get("latent_channels"))}
-        words += [f"{letter}{value}" for letter, value in sizes.items() if value is not None]
-    words += [f"{_LETTERS[key]}{part[key]:g}" for key, usual in _USUAL.items() if part.get(key, usual) != usual]
-    return "-".join(words)
+    sizes = part.get("factor", about.get("factor")), part.get("channels", about.get("latent_channels"))
+    if own_class(str(part["_target_"])) == "Pixels":  # which are always all of them
+        sizes = None, None
+    return autoencoder_label(part, *sizes).replace("_", "-")

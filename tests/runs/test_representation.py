@@ -26,7 +26,7 @@ def test_each_autoencoder_of_ours_has_a_short_name():
 def test_what_is_unusual_is_told():
     pca = {"_target_": "flowzoo.autoencoders.pca.BlockPCA", "factor": 2, "channels": 3}
     given = {"autoencoder": {**pca, "gain": 0.25, "spectrum_power": 0.5}}
-    assert representation(given, {}) == "pca-f2-c3-gain0.25-power0.5"
+    assert representation(given, {}) == "pca-f2-c3-power0.5-gain0.25"
     assert (
         representation({"autoencoder": {"_target_": "flowzoo.autoencoders.pixels.Pixels", "gain": 1.0}}, {}) == "pixels"
     )
