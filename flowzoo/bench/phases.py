@@ -60,6 +60,7 @@ def main(file: Path, words: list[str]) -> None:
     with swiftly():
         import torch
 
+        from flowzoo import stacks
         from flowzoo.encoders.text import unmerged
         from flowzoo.judge import Judge
         from flowzoo.sampling.generate import Generator
@@ -67,7 +68,10 @@ def main(file: Path, words: list[str]) -> None:
         from flowzoo.training import lifecycle
 
     clocks.within(lifecycle, "fit", "train")
-    clocks.within(FormulationTask, "begin", "start")  # images and captions are made and encoded in it
+    # Of every stack, where memory makes several of the variants: parts, the reference, images and captions.
+    clocks.within(stacks, "jobs_left", "start")
+    clocks.within(Judge, "__init__", "start")
+    clocks.within(FormulationTask, "begin", "start")
     clocks.within(Judge, "score", "score")
     clocks.within(Generator, "__call__", "sample")
     padded = words[:1] == ["--padded"]
