@@ -9,12 +9,14 @@ from flowzoo.paths import user_path
 # What comes with the package, and by class: what `weights=null` stands for.
 SHIPPED = Path(__file__).parent / "metrics" / "weights" / "clip_shapes.safetensors"
 SHIPPED_DETECTOR = Path(__file__).parent / "detector" / "weights" / "detector_shapes.safetensors"
+SHIPPED_KL = Path(__file__).parent / "autoencoders" / "weights" / "kl_shapes.safetensors"
 SHIPPED_WITH = {
     "ClipTower": SHIPPED,
     "Extractor": SHIPPED,
     "ClipFeatures": SHIPPED,
     "GenEval": SHIPPED_DETECTOR,
     "Attributes": SHIPPED_DETECTOR,
+    "KLAutoencoder": SHIPPED_KL,
 }
 
 _known: dict[tuple[str, int, int, int], str] = {}

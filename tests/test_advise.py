@@ -82,7 +82,7 @@ def test_a_committed_prediction_comes_out_again() -> None:
 
 
 BAD = [
-    ("autoencoder=kl", "autoencoder.weights is missing"),
+    ("autoencoder=diffusers", "autoencoder.weights is missing"),
     ("data.source.image_size=18", "autoencoder.factor=4: allowed is a divisor of 18 x 18"),
     ("images=1", "images=1: allowed is an integer of at least 2"),
     ("out=folder", "out=folder: this is a folder"),

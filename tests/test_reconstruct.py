@@ -54,7 +54,7 @@ def test_too_few_images_have_no_rfid(capsys: pytest.CaptureFixture[str]) -> None
 
 
 BAD = [
-    ("autoencoder=kl", "autoencoder.weights is missing"),
+    ("autoencoder=diffusers", "autoencoder.weights is missing"),
     ("autoencoder.factor=3", "factor=3"),
     ("data.source.image_size=18", "autoencoder.factor=4: allowed is a divisor of 18 x 18"),
     ("+autoencoder.wrong=1", "autoencoder.wrong: "),

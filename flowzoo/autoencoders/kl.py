@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.autoencoders.kl_network import KLNetwork, build_kl, to_float, to_uint8
-from flowzoo.content import sha256_of
+from flowzoo.content import SHIPPED_KL, sha256_of
 from flowzoo.network_file import KL, load_network, save_network
 
 
@@ -18,14 +18,16 @@ class KLAutoencoder(nn.Module):
 
     Args:
         image_channels: C of the images.
-        weights: a file of flowzoo.train_autoencoder, which says factor, channels and widths.
+        weights: a file of flowzoo.train_autoencoder, which says factor, channels and widths; by default the shipped
+            one, of shapes: f = 4, 8 channels.
 
     Raises:
         FileNotFoundError, ValueError: as `load_network`; ValueError where the weights are for other images.
     """
 
-    def __init__(self, image_channels: int, weights: str | Path) -> None:
+    def __init__(self, image_channels: int, weights: str | Path | None = None) -> None:
         super().__init__()
+        weights = SHIPPED_KL if weights is None else weights
         network, self.about = load_kl(weights)
         if network.image_channels != image_channels:
             raise ValueError(

@@ -11,6 +11,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from flowzoo.autoencoders.kl import KLAutoencoder, load_kl, save_kl
 from flowzoo.autoencoders.kl_network import KLNetwork, to_float, to_uint8
 from flowzoo.autoencoders.latents import Latents
+from flowzoo.content import SHIPPED_KL
+from flowzoo.data.shapes import Shapes
+from flowzoo.metrics.reconstruction import reconstruct
 
 WIDTHS = {2: (8, 16), 4: (8, 16, 16), 8: (8, 8, 16, 16)}
 
@@ -160,3 +163,12 @@ def test_mistakes_are_named(change: dict, message: str) -> None:
     arguments = {"image_channels": 3, "factor": 4, "channels": 4, "widths": (8, 16, 16), "blocks": 1} | change
     with pytest.raises(ValueError, match=message):
         KLNetwork(**arguments)
+
+
+def test_the_shipped_file_is_small_and_gives_shapes_back_at_both_sizes() -> None:
+    assert SHIPPED_KL.stat().st_size <= 4_000_000
+    shipped = KLAutoencoder(3)
+    assert (shipped.factor, shipped.channels) == (4, 8)
+    for edge, least in ((32, 39), (64, 34)):
+        found = reconstruct(shipped, Shapes(split="val", image_size=edge, size=64), 64, torch.device("cpu"), keep=1)
+        assert found.psnr > least

@@ -1,0 +1,65 @@
+"""The pages of docs/results say what their rows hold."""
+
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import pandas as pd
+import pytest
+
+from flowzoo.content import sha256_of
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+KINDS = {"colour attribution": "attribution", "colours": "colors", "single object": "single", "two objects": "two"}
+
+
+def table(page: Path, first: str, after: str = "") -> dict[str, list[str]]:
+    """The cells of the table whose head begins with the cell `first`, the first one `after` some words, by row."""
+    text = page.read_text()
+    lines = text[text.index(after) :].split(f"\n| {first} |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    return {cells[0]: cells[1:] for cells in rows}
+
+
+@pytest.mark.parametrize(("data", "after"), [("shapes", "Shapes, 64 px"), ("cifar10", "CIFAR-10, 32 px (64")])
+def test_fid_by_autoencoder_and_depth(data: str, after: str) -> None:
+    rows = pd.read_csv(RESULTS / "autoencoders" / "rows.csv.gz")
+    rows = rows[rows.dataset == data].set_index(["representation", "guidance", "backbone.depth"]).sort_index()
+    told = table(RESULTS / "autoencoders" / "README.md", "autoencoder", after)
+    assert set(told) == set(rows.index.get_level_values(0))
+    for representation, cells in told.items():
+        found = [rows.loc[representation, guidance, depth] for guidance in (1.0, 2.5) for depth in (4, 6, 8)]
+        assert cells == [f"{row.fid:.2f} / {row.fid_decoded:.2f}" for row in found]
+
+
+def test_reconstruction() -> None:
+    rows = pd.read_csv(RESULTS / "autoencoders" / "reconstruction.csv")
+    rows = rows[
+        (rows["size"] == rows.trained_at.fillna(rows["size"])) & ~((rows["size"] == 32) & (rows.dataset == "shapes"))
+    ]
+    for name, cells in table(RESULTS / "autoencoders" / "README.md", "latents").items():
+        own = rows[rows.representation == name].set_index("dataset")
+        found = []
+        for data in ("cifar10", "shapes"):
+            row = own.loc[data]
+            psnr = "exact" if pd.isna(row.psnr) else f"{row.psnr:.1f}"
+            found += [f"{abs(row.rfid):.3f}", f"{row.ssim:.3f}", psnr]
+        assert cells == found
+
+
+def test_geneval_by_captions() -> None:
+    rows = pd.read_csv(RESULTS / "captions" / "rows.csv.gz")
+    for name, cells in table(RESULTS / "captions" / "README.md", "prompts").items():
+        column = "geneval" if name == "overall" else f"geneval_{KINDS.get(name, name)}"
+        for cell, (guidance, captions) in zip(
+            cells[2:], [(g, c) for g in (2.5, 5.0) for c in ("terse", "mix")], strict=True
+        ):
+            own = (100 * rows[(rows.guidance == guidance) & (rows.captions == captions)][column]).tolist()
+            assert len(own) == 3
+            assert cell == f"{mean(own):.1f} ± {stdev(own):.1f}"
+
+
+def test_weights_are_those_that_the_page_names() -> None:
+    folder = RESULTS / "sd3-61" / "weights"
+    named = dict(re.findall(r"^\| `(\S+)` \|.*\| ([0-9a-f]{64}) \|", (folder / "README.md").read_text(), re.M))
+    assert named == {path.name: sha256_of(path) for path in folder.glob("*.safetensors")}
