@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 
 from flowzoo.content import sha256_of
+from sweeps.__main__ import main
+from sweeps.definition import load
+from sweeps.plan import plan_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 KINDS = {"colour attribution": "attribution", "colours": "colors", "single object": "single", "two objects": "two"}
@@ -63,3 +66,35 @@ def test_weights_are_those_that_the_page_names() -> None:
     folder = RESULTS / "sd3-61" / "weights"
     named = dict(re.findall(r"^\| `(\S+)` \|.*\| ([0-9a-f]{64}) \|", (folder / "README.md").read_text(), re.M))
     assert named == {path.name: sha256_of(path) for path in folder.glob("*.safetensors")}
+
+
+def test_the_sweeps_plan_the_runs_of_the_rows() -> None:
+    planned = {run.id for run in plan_of(load("captions")).runs}
+    assert planned == set(pd.read_csv(RESULTS / "captions" / "rows.csv.gz").run)
+    rows = pd.read_csv(RESULTS / "autoencoders" / "rows.csv.gz")
+    for words, name in (
+        (["autoencoder=pixels"], "pixels"),
+        (["autoencoder=pca", "autoencoder.channels=6"], "pca-f4-c6"),
+    ):
+        planned = {run.id for run in plan_of(load("autoencoders"), [*words, "data.source.image_size=64"]).runs}
+        assert planned == set(rows[(rows.dataset == "shapes") & (rows.representation == name)].run)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words", "runs", "metric"),
+    [
+        ("autoencoders", ["autoencoder=kl", "backbone.depth=1,2"], 2, "fid_decoded"),
+        ("captions", ["engine=stacked", "backbone.depth=1", "seeds=2", "metric.geneval.prompts=66"], 4, "geneval"),
+    ],
+)
+def test_small_versions_run(sweep: str, words: list[str], runs: int, metric: str, tmp_path: Path) -> None:
+    small = [
+        *("trainer.steps=2", "trainer.batch_size=4", "trainer.val_samples=4", "data.source.size=200", "data.workers=0"),
+        *("backbone.width=64", "evaluation.samples=66", "evaluation.reference=66", "evaluation.batch_size=66"),
+        *("evaluation.settings=[{steps: 2, guidance: 2.5}]", f"runs={tmp_path}"),
+    ]
+    assert main(["run", sweep, *words, *small]) == 0
+    rows = pd.concat(pd.read_csv(path) for path in (tmp_path / sweep).glob("*/results.csv"))
+    assert len(rows) == runs
+    assert rows[metric].notna().all()
+    assert (rows.status == "done").all()
