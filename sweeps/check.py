@@ -60,12 +60,21 @@ def main(args: Namespace) -> int:
         shown = [{"run": p.run, "what": p.what, "remedy": p.remedy, "repaired": p in repaired} for p in found]
         print(json.dumps({"folder": str(folder), "problems": shown}, indent=1))
     else:
+        swept = _swept(folder) if found else {}
         for problem in found:
             end = "repaired" if problem in repaired else problem.remedy
-            print(f"{problem.run}: {problem.what}\n    {end}")
+            told = f" ({own})" if (own := swept.get(problem.run)) else ""
+            print(f"{problem.run}{told}: {problem.what}\n    {end}")
         done = f", {len(repaired)} of them repaired" if repaired else ""
         print(f"{folder}: {len(folders_in(folder))} run folders, {len(found) or 'no'} problems{done}")
     return 1 if left else 0
+
+
+def _swept(folder: Path) -> dict[str, str]:
+    """By run, what it has otherwise than others of the plan, as far as there is one."""
+    with suppress(RunError):
+        return Manifest.read(folder).swept
+    return {}
 
 
 def _repaired(problem: Problem) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from flowzoo.runs.columns import config_columns, swept
 from flowzoo.runs.files import RunError, read_bytes, replace, saying
 from flowzoo.runs.finding import parse_plan
 from flowzoo.runs.identity import backbone_label, comparable, run_name, run_variant
@@ -105,6 +106,16 @@ class Manifest:
     def by_id(self) -> dict[str, Planned]:
         return {planned.id: planned for planned in self.runs}
 
+    @cached_property
+    def swept(self) -> dict[str, str]:
+        """By id, what a run has otherwise than others of the plan: `optimizer.lr=0.001`, empty where nothing is."""
+        told = swept([config_columns(planned.config) for planned in self.runs])
+        return dict(zip(self.by_id, told, strict=True))
+
+    def named(self, planned: Planned) -> str:
+        """A run as people read of it: variant, swept keys and seed."""
+        return named(planned.variant, self.swept[planned.id], planned.seed)
+
     def run(self, planned: Planned) -> Run:
         """A planned run, to write in."""
         return Run(self.folder / planned.id)
@@ -128,6 +139,11 @@ class Manifest:
             if planned.id in other.by_id and (words := departure(planned.config, other.by_id[planned.id].config)):
                 lines.append(f"{planned.id}: {words}")
         return lines
+
+
+def named(variant: str, swept: str, seed: int) -> str:
+    """A run as people read of it."""
+    return ", ".join(filter(None, (variant, swept, f"seed {seed}")))
 
 
 def is_plan(sweep: str) -> bool:

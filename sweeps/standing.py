@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from flowzoo.runs.columns import config_columns, swept
 from flowzoo.runs.files import RunError
 from flowzoo.runs.finding import folders_in
 from flowzoo.runs.layout import FINISHED, METRICS, PLAN
@@ -23,12 +24,14 @@ NONE_DONE = Done([])
 class Standing:
     """`steps` is None where it is not known, `eta`, seconds of training that are left, where the run is not training.
 
-    `job` is the run's latest SLURM job with its state. `note` says why it failed, who trains it, or what differs from
-    the plan, `unreadable` what of its folder cannot be read.
+    `swept` is what the run has otherwise than others of its sweep, `optimizer.lr=0.001`. `job` is its latest SLURM job
+    with its state. `note` says why it failed, who trains it, or what differs from the plan, `unreadable` what of its
+    folder cannot be read.
     """
 
     id: str
     variant: str
+    swept: str
     seed: int | None
     state: str
     step: int
@@ -69,7 +72,9 @@ def standings(folder: Path, done: Done = NONE_DONE) -> list[Standing]:
         return standing(Manifest.read(folder), done)
     jobs = jobs_as_far_as_known(folder)
     runs = [RunFolder(folder / name, ended=_ended(jobs.get(name))) for name in folders_in(folder)]
-    return [_standing(run, None, "", jobs.get(run.name)) for run in runs if run.is_run]
+    there = [run for run in runs if run.is_run]
+    told = swept([config_columns(run.config) for run in there])
+    return [_standing(run, None, "", jobs.get(run.name), own) for run, own in zip(there, told, strict=True)]
 
 
 def standing(manifest: Manifest, done: Done = NONE_DONE) -> list[Standing]:
@@ -78,7 +83,7 @@ def standing(manifest: Manifest, done: Done = NONE_DONE) -> list[Standing]:
     rows = []
     for planned in manifest.runs:
         job = jobs.get(planned.id)
-        row = _standing(manifest.read_run(planned, _ended(job)), planned, version, job)
+        row = _standing(manifest.read_run(planned, _ended(job)), planned, version, job, manifest.swept[planned.id])
         rows.append(row if row.state in FINISHED else _as_recorded(row, planned, done))
     return rows
 
@@ -98,7 +103,7 @@ def _ended(job: Job | None) -> str:
     return job.state if job and not job.active and job.state != "UNKNOWN" else ""
 
 
-def _standing(run: RunFolder, planned: Planned | None, version: str, job: Job | None) -> Standing:
+def _standing(run: RunFolder, planned: Planned | None, version: str, job: Job | None, swept: str) -> Standing:
     notes: list[str] = []
     state, status = run.state, run.status
     if state == "lost":
@@ -131,6 +136,7 @@ def _standing(run: RunFolder, planned: Planned | None, version: str, job: Job | 
     return Standing(
         id=run.name,
         variant=planned.variant if planned else run.variant,
+        swept=swept,
         seed=planned.seed if planned else None,
         state=state,
         step=step,

@@ -86,6 +86,7 @@ def table(rows: Sequence[Standing]) -> Table:
     """Columns that no row fills are left out."""
     cells: dict[str, list[str | Text]] = {
         "run": [row.id for row in rows],
+        "swept": [row.swept for row in rows],
         "state": [Text(row.state, COLORS.get(row.state, "")) for row in rows],
         "step": [f"{row.step}/{'?' if row.steps is None else row.steps}" for row in rows],
         "left": ["" if row.eta is None else str(timedelta(seconds=round(row.eta))) for row in rows],

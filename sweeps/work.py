@@ -50,7 +50,7 @@ def work(folder: Path, ids: Sequence[str], execution: Sequence[str] = ()) -> int
     if is_stacked(cfgs[0]):
         from flowzoo.train import run_together
 
-        return run_stacked(cfgs, run_together)
+        return run_stacked(cfgs, run_together, manifest.swept)
     from flowzoo.train import run
 
-    return run_all(cfgs, run)
+    return run_all(cfgs, run, manifest.swept)

@@ -82,7 +82,7 @@ def take_all(folder: Path, ids: Sequence[str], before: Statuses, execution: Sequ
             say(Began(id))
             try:
                 (cfg,) = jobs(manifest, [id], execution)
-                outcome = run_one(cfg, task, console)
+                outcome = run_one(cfg, task, console, manifest.swept[id])
             except UserErrors as error:  # what was there when the command began is gone
                 outcome = _outcome(manifest, planned, End.FAILED, one_line(error))
             say(Ended(id, outcome))
@@ -119,7 +119,7 @@ def _status(run: Run) -> dict[str, Any]:
 
 
 def _outcome(manifest: Manifest, run: Planned, end: End = End.DONE, note: str = "") -> Outcome:
-    return Outcome(manifest.run(run).path, run.variant, run.seed, end, note)
+    return Outcome(manifest.run(run).path, run.variant, run.seed, end, note, swept=manifest.swept[run.id])
 
 
 class _Watch:
@@ -142,10 +142,10 @@ class _Watch:
         planned = self.manifest.by_id[message.id]
         if isinstance(message, Began):
             self.held[worker.number] = message.id
-            self.rows[worker.number] = self.progress.add_task(named(planned), total=planned.steps)
+            self.rows[worker.number] = self.progress.add_task(self.manifest.named(planned), total=planned.steps)
             if message.id not in self.begun:
                 self.begun.append(message.id)
-                self._say(f"[{len(self.begun)}/{len(self.todo)}] {named(planned)}")
+                self._say(f"[{len(self.begun)}/{len(self.todo)}] {self.manifest.named(planned)}")
             return
         self._let_go(worker)
         if message.outcome.end is not End.BUSY:
@@ -162,7 +162,7 @@ class _Watch:
         self.killed[id] += 1
         planned, told = self.manifest.by_id[id], f"its process {worker.ended}"
         if self.killed[id] < ATTEMPTS:
-            self._say(f"{named(planned)}: {told}; once more")
+            self._say(f"{self.manifest.named(planned)}: {told}; once more")
             return True
         told = f"{told}, the last of {ATTEMPTS} times; see {self.manifest.folder / LOGS}"
         run = self.manifest.run(planned)
@@ -202,11 +202,7 @@ class _Watch:
         self.outcomes[id] = outcome
         self.progress.update(self.row, completed=len(self.outcomes))
         state = outcome.note if outcome.end is not End.DONE else Run(outcome.path).state
-        self._say(f"{outcome.variant}, seed {outcome.seed}: {state}")
+        self._say(f"{outcome.name}: {state}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False)
-
-
-def named(planned: Planned) -> str:
-    return f"{planned.variant}, seed {planned.seed}"

@@ -1,12 +1,13 @@
 """A config as columns of a table: one a leaf, by its dotted key, with cells from which the config can be read back."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowzoo.runs.identity import NOT_IN_HASH, comparable
 
 TOP_LEVEL = ("sigma_data", "captions")  # keys without a dot that are told; metrics have none either
+_CLASS = "_target_"  # the key of a part that names its class
 PROTOCOL = "protocol."  # begins the columns of what extractor.json says of a row's protocol
 # Where a run lies and what looks on; what other columns tell: the variant, the seed, and by their protocol what scores.
 _ELSEWHERE = (
@@ -63,8 +64,8 @@ def trained_apart(
     """For each run how it was trained, as far as this tells runs apart that else would be ranked together.
 
     That is by the keys of training that differ among runs of one kind, in whatever variants and seeds; such a key is
-    told of all runs that have it, and of keys that are interpolated from one another the shortest. A run without a
-    config says nothing.
+    told of all runs that have it, and of keys that are interpolated from one another the shortest. Where parts are of
+    several classes the class is told, and what differs among parts of one class. A run without a config says nothing.
 
     Args:
         configs: of each run its kind, and its config by columns.
@@ -75,16 +76,31 @@ def trained_apart(
     for kind, cells in runs:
         if cells:
             kinds.setdefault(kind, []).append(cells)
-    keys: set[str] = set()
-    for some in kinds.values():
-        for key in {key for cells in some for key in cells}:
-            if any(cells.get(key) != some[0].get(key) for cells in some):
-                keys.add(key)
+    keys = {key for some in kinds.values() for key in _differing(some)}
     alike: dict[tuple[str | None, ...], list[str]] = {}  # keys that are interpolated from one another
     for key in sorted(keys, key=lambda key: (len(key), key)):
         alike.setdefault(tuple(cells.get(key) for _, cells in runs), []).append(key)
     told = sorted(names[0] for names in alike.values() if not set(names) & set(together))
     return [", ".join(f"{key}={cells[key]}" for key in told if key in cells) for _, cells in runs]
+
+
+def swept(configs: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each run of a sweep, by its config in columns, what it has otherwise than others: `optimizer.lr=0.001`."""
+    return trained_apart([((), cells) for cells in configs])
+
+
+def _differing(some: Sequence[Mapping[str, str]]) -> set[str]:
+    """The keys that differ among runs whose parts around the key are of the same classes."""
+    found = set()
+    for key in {key for cells in some for key in cells}:
+        parts = key.split(".")[:-1]
+        classes = [".".join([*parts[: i + 1], _CLASS]) for i in range(len(parts))]
+        first: dict[tuple[str | None, ...], str | None] = {}
+        for cells in some:
+            kind = tuple(cells.get(one) for one in classes if one != key)
+            if cells.get(key) != first.setdefault(kind, cells.get(key)):
+                found.add(key)
+    return found
 
 
 def _cell(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Configs as columns of a table."""
 
-from flowzoo.runs.columns import config_columns, is_key, is_training, leaves, trained_apart, tree
+from flowzoo.runs.columns import config_columns, is_key, is_training, leaves, swept, trained_apart, tree
 
 
 def test_columns_are_read_back_as_the_config_that_they_are_of():
@@ -41,3 +41,17 @@ def test_a_value_that_others_are_interpolated_from_is_told_and_forgiven_once():
     assert trained_apart(runs) == ["captions=mix", "captions=terse"]
     for key in ("captions", "data.source.captions"):
         assert trained_apart(runs, together=[key]) == ["", ""]
+
+
+def test_what_differs_within_a_sweep_is_told_of_each_run():
+    slow, fast = ({"optimizer.lr": lr, "trainer.steps": "5", "evaluation.samples": lr} for lr in ("1", "2"))
+    assert swept([slow, fast, slow]) == ["optimizer.lr=1", "optimizer.lr=2", "optimizer.lr=1"]
+    assert swept([slow, slow]) == ["", ""]
+
+
+def test_of_parts_of_several_classes_the_class_is_told_and_what_differs_within_one():
+    dit = {"backbone._target_": "dit", "backbone.depth": "2", "backbone.heads": "4"}
+    uvit = {"backbone._target_": "uvit", "backbone.depth": "2", "backbone.skips": "1"}
+    assert swept([dit, uvit]) == ["backbone._target_=dit", "backbone._target_=uvit"]
+    deep = [dit, uvit, {**dit, "backbone.depth": "3"}]
+    assert [told.split("backbone.depth=")[1] for told in swept(deep)] == ["2", "2", "3"]

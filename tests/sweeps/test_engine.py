@@ -75,3 +75,11 @@ def test_a_run_that_another_process_trains_is_left_alone(jobs, capsys):
     assert run_all(jobs, task) == 0
     assert Run(run_folder(jobs[0])).state == "queued"
     assert "process 1 on elsewhere" in capsys.readouterr().out
+
+
+def test_swept_keys_are_told_of_each_run(capsys):
+    plan = plan_of(Sweep("x", ["rf"], cross={"optimizer.lr": [0.001, 0.01]}))
+    assert run_all([planned.cfg for planned in plan.runs], done, plan.swept) == 0
+    said = capsys.readouterr().out
+    assert "[2/2] rf, optimizer.lr=0.01, seed 0\n" in said
+    assert said.count("optimizer.lr=0.001 ") == 1  # in the table, whole

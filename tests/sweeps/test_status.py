@@ -85,3 +85,18 @@ def test_nothing_is_written_and_torch_is_not_imported(manifest, tmp_path):
 def test_what_is_not_there_is_one_line(manifest, capsys):
     assert main(["status", "demo"]) == 2
     assert capsys.readouterr().err.startswith("sweeps: there is no folder runs/demo")
+
+
+def test_swept_keys_are_told_with_a_plan_and_without(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(Sweep("x", ["rf"], cross={"optimizer.lr": [0.001, 0.01], "backbone.depth": [2, 4]}))
+    plan.write()
+    for planned in plan.runs:
+        Run.create(planned.cfg)
+    told = {f"backbone.depth={depth}, optimizer.lr={lr}" for depth in (2, 4) for lr in ("0.001", "0.01")}
+    for _ in range(2):
+        assert {row.swept for row in standing.standings(plan.folder)} == told
+        assert main(["status", "runs/x"]) == 0
+        printed = capsys.readouterr().out
+        assert all(words in printed for words in told)
+        (plan.folder / "plan.jsonl").unlink(missing_ok=True)
