@@ -1,15 +1,16 @@
 """The report as Markdown: the same tables, without charts."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from analysis.objectives import listed
 from analysis.others import other_scores
 from analysis.overview import Overview
 from analysis.paper import CITATION
-from analysis.rank import columns, text_cell
+from analysis.ranked import Ranked, columns, text_cell
 from analysis.searches import Search
-from analysis.study import Study, Table
+from analysis.study import Study
+from analysis.tables import Table, escape
+from analysis.tables import markdown as table
 
 
 def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
@@ -62,7 +63,7 @@ def sorted_on(studies: Sequence[Study]) -> str:
 
 def ranking(study: Study) -> str:
     """The ranking beside the paper's Table 1, whose ranks are among 61 and compare in order only."""
-    names, places = columns(study.ranking), study.ranking.places
+    names, places = columns(Ranked(study.ranking, study.results)), study.ranking.places
     rows = []
     for entry in study.ranking.ranked:
         cells = [places.get(entry.variant, "") if name == "place" else text_cell(entry, name) for name in names]
@@ -71,17 +72,6 @@ def ranking(study: Study) -> str:
     if not rows:
         return study.unranked_because + (f"\n\n{table(study.partial_scores)}" if study.partial_scores else "")
     return table(Table(header, [row[: len(header)] for row in rows]))
-
-
-def table(content: Table) -> str:
-    lines = [[escape(cell) for cell in line] for line in (content.header, *content.rows)]
-    lines.insert(1, ["---"] * len(content.header))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape(text: str) -> str:
-    """Text that stays one line of text: it opens no tag or comment, and ends no cell."""
-    return re.sub(r"[\\<|]", r"\\\g<0>", " ".join(text.split("\n")))
 
 
 def _listed(facts: Iterable[tuple[str, str]]) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from analysis.study import Table
-from analysis.words import number
+from analysis.tables import Table
 from flowzoo.formulation.names import family
 
 
@@ -28,7 +27,7 @@ def table(content: Table, marks: Marks | None = None, numeric: bool = True, ends
 
     Of rows between so many at either end, `ends`, the page asks first.
     """
-    right = [numeric and i > 0 and _is_numeric([row[i] for row in content.rows]) for i in range(len(content.header))]
+    right = [numeric and is_right for is_right in content.right()]
     sort = " data-sort" if marks is not None else ""
     head = "".join(
         f'<th{sort} class="{"n" if n else ""}">{escape(h)}</th>' for h, n in zip(content.header, right, strict=True)
@@ -62,11 +61,6 @@ def folded(title: str, html: str, id: str = "") -> str:
     """What is shown when it is asked for."""
     name = f' id="{id}"' if id else ""
     return f"<details{name}><summary>{escape(title)}</summary>{html}</details>"
-
-
-def _is_numeric(texts: Sequence[str]) -> bool:
-    said = [text for text in texts if text]
-    return bool(said) and all(text[0] in "-+.0123456789?" for text in said)
 
 
 def figure(
@@ -103,14 +97,6 @@ def _json(spec: Any) -> str:
     """
     text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def spread(mean: float, se: float | None) -> str:
-    """A mean with its standard error, which deserves one digit."""
-    if se is None:
-        return number(mean)
-    told = number(se) if se >= 10 else f"{se:.4f}" if se < 0.001 else f"{se:.1g}"
-    return f'{number(mean)} <span class="se">± {told}</span>'
 
 
 def td(value: float | None, html: str, style: str = "n") -> str:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from analysis.objectives import about
 from analysis.results import natural
-from analysis.study import Study, Table
+from analysis.study import Study
+from analysis.tables import Table
 from analysis.words import number
 
 

@@ -9,6 +9,7 @@ from flowzoo.runs.layout import CONFIG, REPORT, STATUS
 from flowzoo.runs.table import SUFFIXES
 
 # Marks the page of a report: a folder with such a page holds what an earlier report wrote.
+MARK = "flowzoo analysis."  # in the first line of tables that have no names of columns there
 GENERATOR = '<meta name="generator" content="flowzoo analysis.report">'
 
 
@@ -90,7 +91,7 @@ def _has_header(path: Path, headers: Sequence[Sequence[str]]) -> bool:
     with path.open("rb") as file:
         head = file.readline(10_000).decode("utf-8", "replace")
     names = [name for name in re.split(r"[,\s]+", head) if name]
-    return any(set(header) <= set(names) for header in headers)
+    return MARK in head or any(set(header) <= set(names) for header in headers)
 
 
 def _is_report(page: Path) -> bool:

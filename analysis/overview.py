@@ -7,10 +7,12 @@ from functools import cached_property
 from analysis.agreement import Agreement, agreement
 from analysis.ranking import Entry
 from analysis.results import GROUP
-from analysis.study import Study, Table
+from analysis.study import Study
+from analysis.tables import Table
 
 EXTREMES = 3  # shown first of each study, at either end
-AMONG = ("dataset", "representation", "backbone", "training", "protocol", "data")  # what names a study, in this order
+# What names a study, in this order.
+AMONG = ("dataset", "representation", "backbone", "training", "sweep", "protocol", "data")
 
 
 @dataclass(frozen=True)

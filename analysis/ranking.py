@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.fronts import fronts
 from analysis.objectives import DEFAULT, Objective, listed
-from analysis.resampling import resampled
+from analysis.resampling import Noise, resampled
 from analysis.results import Results, Row, belongs
 
 Setting = tuple[str, ...]
@@ -106,7 +106,7 @@ def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT, more: Re
     Raises:
         ValueError: no row can be ranked.
     """
-    table = _Table(results, objectives)
+    table = Scored(results, objectives)
     found: dict[Setting, dict[str, int]] = {}
     for setting in table.settings:
         means = table.means[setting]
@@ -122,11 +122,11 @@ def rank(results: Results, objectives: tuple[Objective, ...] = DEFAULT, more: Re
         setting: {v: found[setting].get(v) for v in set.union(*(table.present[key] for key in table.keys_of[setting]))}
         for setting in table.settings
     }
-    entries = _with_noise(entries, table, None if more is None else _Table(more, objectives))
+    entries = _with_noise(entries, table, None if more is None else Scored(more, objectives))
     return Ranking(entries, table.settings, table.seeds, shown, table.means, objectives, results.shown(table.names))
 
 
-class _Table:
+class Scored:
     """Who is scored where, in which seeds."""
 
     def __init__(self, results: Results, objectives: tuple[Objective, ...]) -> None:
@@ -168,6 +168,11 @@ class _Table:
         self.rows_of: dict[str, list[Row]] = defaultdict(list)
         for row in contenders:
             self.rows_of[row.variant].append(row)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every seed has every setting."""
+        return len(self.scored) == len(self.seeds) * len(self.settings)
 
     def costs(self, scores: Mapping[str, float]) -> list[float]:
         """The objectives, signed so that less is better."""
@@ -235,26 +240,28 @@ class _Table:
         return ", ".join(parts)
 
 
-def _with_noise(entries: list[Entry], table: _Table, more: _Table | None) -> list[Entry]:
+def _with_noise(entries: list[Entry], table: Scored, more: Scored | None) -> list[Entry]:
     """The entries with intervals, places and means over settings, where every seed has every setting."""
-    ranked = [entry for entry in entries if not entry.reason]
-    if not (len(table.seeds) > 1 or more) or len(table.scored) < len(table.seeds) * len(table.settings):
+    ranked = [replace(entry, mean=table.mean_of(entry.variant)) for entry in entries if not entry.reason]
+    entries = [*ranked, *entries[len(ranked) :]]
+    if not (len(table.seeds) > 1 or more) or not table.is_even:
         return entries
     costs = table.costs_of([entry.variant for entry in ranked], table.settings)
-    means = [table.mean_of(entry.variant) for entry in ranked]
     further = None
     if more and all((seed, setting) in more.scored for seed in more.seeds for setting in table.settings):
         further = more.costs_of(
             sorted({variant for _, rows in more.scored.items() for variant in rows}), table.settings
         )
     noise = resampled(costs, further)
-    if noise is None:
-        told = [replace(entry, mean=mean) for entry, mean in zip(ranked, means, strict=True)]
-        return told + entries[len(ranked) :]
+    return entries if noise is None else with_noise(ranked, noise) + entries[len(ranked) :]
+
+
+def with_noise(ranked: Sequence[Entry], noise: Noise) -> list[Entry]:
+    """Ranked entries with what is known of the noise of each, in the same order."""
     apart = noise.before | noise.before.T
     # in the order of the ranks, so that nobody stands before one of a better place
     places = np.maximum.accumulate(noise.before.sum(0) + 1)
-    told = [
+    return [
         replace(
             entry,
             rank_all_se=float(noise.se[i]),
@@ -262,11 +269,9 @@ def _with_noise(entries: list[Entry], table: _Table, more: _Table | None) -> lis
             rank_all_high=float(noise.high[i]),
             place=int(places[i]),
             ties=tuple(other.variant for j, other in enumerate(ranked) if j != i and not apart[i, j]),
-            mean=means[i],
         )
         for i, entry in enumerate(ranked)
     ]
-    return told + entries[len(ranked) :]
 
 
 def standard_error(values: Sequence[float], mean: float) -> float | None:

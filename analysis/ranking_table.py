@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
-from analysis.markup import Marks, between, folded, more, spread, table, td
+from analysis.markup import Marks, between, folded, more, table, td
 from analysis.objectives import about, listed
 from analysis.ranking import Entry
-from analysis.study import Study, Table
+from analysis.study import Study
+from analysis.tables import Table
+from analysis.words import spread
 
 FIRST, LAST = 10, 5  # shown before the others are asked for
 NAMED = 20  # variants of a tie, where the pointer asks
@@ -42,7 +44,7 @@ def ranking(study: Study, marks: Marks) -> str:
         score = study.ranking.scores[headline].get(entry.variant)
         for metric in study.ranking.metrics:
             mean = None if score is None or entry.diverged else score.mean.get(metric)  # no mean over all seeds
-            cells.append(td(mean, spread(mean, score.se.get(metric)) if score and mean is not None else ""))
+            cells.append(td(mean, _mean(mean, score.se.get(metric)) if score and mean is not None else ""))
         if study.paper:
             ranks: Sequence[float | None] = study.paper.get(entry.variant, (None, None, None))
             cells += [td(r, f"{r:.2f}" if r is not None else "", "n p") for r in ranks]
@@ -63,6 +65,11 @@ def _interval(entry: Entry) -> str:
     tied = f"Tied with {len(entry.ties)}: {named}" if entry.ties else "Tied with none"
     said = f"{entry.rank_all_low:.2f}–{entry.rank_all_high:.2f}"
     return f' <span class="se" title="{escape(tied)}">{said}</span>'
+
+
+def _mean(mean: float, se: float | None) -> str:
+    told, plus, error = spread(mean, se).partition(" ± ")
+    return f'{told} <span class="se">± {error}</span>' if plus else told
 
 
 def _said(study: Study) -> str:

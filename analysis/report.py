@@ -1,8 +1,6 @@
 """`python -m analysis.report RUNS -o DIR`: the report of a sweep, from its run folders or its raw rows alone."""
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +12,11 @@ from analysis.markdown import markdown
 from analysis.objectives import chosen
 from analysis.outputs import check_folder, check_runs
 from analysis.page import page
-from analysis.rank import add_filters, add_objectives, as_csv, filters, scores_as_csv
+from analysis.rank import add_filters, add_objectives, filters
+from analysis.ranked import Ranked, as_csv, scores_as_csv
 from analysis.results import GROUP, Results
 from analysis.searches import searches
-from analysis.study import Study, studies
+from analysis.study import studies
 from flowzoo.runs.files import RunError, csv_text, replace, tell
 from flowzoo.runs.layout import REPORT
 from flowzoo.runs.output import command
@@ -66,32 +65,13 @@ def report(
         "report.md": markdown(found, title, found_searches),
     }
     if runs:
-        written |= {"ranking.csv": _rankings(found), "scores.csv": _scores(found), "results.csv": _results(rows)}
+        ranked = [Ranked(s.ranking, s.results, dict(zip(GROUP, s.key, strict=True))) for s in found]
+        written |= {"ranking.csv": as_csv(ranked), "scores.csv": scores_as_csv(ranked), "results.csv": _results(rows)}
     unreadable = [*there.complaints(), *unreadable]  # once all that a report reads is read
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():  # the page first: it says that the others are a report's
         replace(folder / name, text)
     return Report(folder / REPORT, unreadable)
-
-
-def _rankings(found: Sequence[Study]) -> str:
-    """All rankings in one table, told apart by `GROUP`."""
-    tables = [(dict(zip(GROUP, study.key, strict=True)), _read(as_csv(study.ranking))) for study in found]
-    return _written([{**key, **line} for key, lines in tables for line in lines])
-
-
-def _scores(found: Sequence[Study]) -> str:
-    """Means and errors of every variant in every setting."""
-    return _written([line for study in found for line in _read(scores_as_csv(study.ranking, study.results))])
-
-
-def _read(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _written(lines: Sequence[Mapping[str, str]]) -> str:
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    return csv_text([names, *([line.get(name) for name in names] for line in lines)])
 
 
 def _results(rows: Results) -> str:

@@ -25,7 +25,9 @@ Two variants are told apart where too few replicates turn their order round: few
 are wrong (Benjamini and Hochberg 1995). Each pair judged alone, 16 equal variants would nearly always show a winner.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +64,70 @@ def resampled(costs: Floats, more: Floats | None = None) -> Noise | None:
         costs: what is ranked.
         more: [W, N, K, M] of those of the variants that have more seeds, N > n, from which the noise is read.
     """
+    lost: NDArray[np.bool_] = np.any(np.isnan(costs), axis=(1, 3))
+    replicates = _replicates(costs, lost, more)
+    if replicates is None:
+        return None
+    ranks = np.concatenate([average_fronts(moved, lost) for moved in replicates])
+    return _noise(ranks, average_fronts(costs.mean(1)[None], lost)[0])
+
+
+class Chosen(NamedTuple):
+    """Of C contenders of V variants the best of each variant.
+
+    Attributes:
+        of_variant: [V], the place of its best contender among the C.
+        share: [C], of the replicates in which a contender is the best of its variant; None where no noise is known.
+        noise: of the V, each replicate with the contenders that are the best in it; None likewise.
+    """
+
+    of_variant: NDArray[np.int64]
+    share: Floats | None
+    noise: Noise | None
+
+
+def chosen(costs: Floats, variant: NDArray[np.int64]) -> Chosen:
+    """The contender of each variant with the lowest average front among all of them, and how sure that is.
+
+    Ties go to the lower mean of the first objective. One that has diverged anywhere is only chosen where all of its
+    variant have.
+
+    Args:
+        costs: [C, n, K, M] as `resampled`.
+        variant: [C], from 0 to V - 1, the variant of each contender.
+    """
+    lost: NDArray[np.bool_] = np.any(np.isnan(costs), axis=(1, 3))
+    mean = costs.mean(1)
+    best = _best(mean[None], lost, variant)[0]
+    replicates = _replicates(costs, lost, None)
+    if replicates is None:
+        return Chosen(best, None, None)
+    count, ranks = np.zeros(len(costs)), []
+    for moved in replicates:
+        own = _best(moved, lost, variant)
+        count += np.bincount(own.ravel(), minlength=len(costs))
+        ranks.append(average_fronts(np.take_along_axis(moved, own[..., None, None], 1), lost[best]))
+    noise = _noise(np.concatenate(ranks), average_fronts(mean[best][None], lost[best])[0])
+    return Chosen(best, count / REPLICATES, noise)
+
+
+def _best(costs: Floats, lost: NDArray[np.bool_], variant: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place [R, V] of each variant's best among contenders' mean costs [R, C, K, M]."""
+    ranks = average_fronts(costs, lost)
+    first = np.nan_to_num(costs[..., 0].mean(2), nan=np.inf)
+    ties = first.argsort(1, kind="stable").argsort(1)
+    score = ranks + ties / (len(variant) * costs.shape[2] * 2)  # average fronts differ by 1 / K at least
+    score = np.where(lost.any(1), score + 2 * len(variant) + 2, score)
+    return np.stack(
+        [np.flatnonzero(variant == v)[score[:, variant == v].argmin(1)] for v in range(variant.max() + 1)], axis=1
+    )
+
+
+def _replicates(costs: Floats, lost: NDArray[np.bool_], more: Floats | None) -> Iterator[Floats] | None:
+    """Mean costs [r, V, K, M] of all replicates, in pieces; None where nothing is known of the noise."""
     variants, n, settings, objectives = costs.shape
     known = costs if more is None else more
     known = known[~np.isnan(known).any(axis=(1, 2, 3))]
-    lost: NDArray[np.bool_] = np.any(np.isnan(costs), axis=(1, 3))
     whole = np.flatnonzero(~lost.any(1))
     if min(len(whole), len(known)) < 2 or known.shape[1] < 2:
         return None
@@ -76,21 +138,26 @@ def resampled(costs: Floats, more: Floats | None = None) -> Noise | None:
     own = np.zeros(variants, dtype=np.int64)
     own[whole] = n * np.arange(len(whole))
 
-    rng = np.random.default_rng(0)
-    ranks = np.empty((REPLICATES, variants))
-    step = max(1, CHUNK // (objectives * variants * settings))
-    for start in range(0, REPLICATES, step):
-        size = min(step, REPLICATES - start)
-        if n >= ENOUGH and more is None:
-            drawn = own[:, None] + rng.integers(n, size=(size, variants, n))
-            spread = ((n - 1) / rng.chisquare(n - 1, (size, variants, 1))) ** 0.5
-        else:
-            freedom = (len(known) - 1) * (known.shape[1] - 1)
-            drawn = rng.integers(len(pool), size=(size, variants, n))
-            spread = (freedom / rng.chisquare(freedom, (size, 1, 1))) ** 0.5
-        moved = spread / n * np.sum([pool[drawn[..., i]] for i in range(n)], axis=0)
-        ranks[start : start + size] = average_fronts(mean + scale * moved.reshape(size, *mean.shape), lost)
-    observed = average_fronts(mean[None], lost)[0]
+    def draw() -> Iterator[Floats]:
+        rng = np.random.default_rng(0)
+        step = max(1, CHUNK // (objectives * variants * settings))
+        for start in range(0, REPLICATES, step):
+            size = min(step, REPLICATES - start)
+            if n >= ENOUGH and more is None:
+                drawn = own[:, None] + rng.integers(n, size=(size, variants, n))
+                spread = ((n - 1) / rng.chisquare(n - 1, (size, variants, 1))) ** 0.5
+            else:
+                freedom = (len(known) - 1) * (known.shape[1] - 1)
+                drawn = rng.integers(len(pool), size=(size, variants, n))
+                spread = (freedom / rng.chisquare(freedom, (size, 1, 1))) ** 0.5
+            moved = spread / n * np.sum([pool[drawn[..., i]] for i in range(n)], axis=0)
+            yield mean + scale * moved.reshape(size, *mean.shape)
+
+    return draw()
+
+
+def _noise(ranks: Floats, observed: Floats) -> Noise:
+    """Of ranks in replicates [R, V] about the observed ones [V]."""
     low, high = np.quantile(ranks, [OUTSIDE, 1 - OUTSIDE], axis=0)
     return Noise(ranks.std(0, ddof=1), np.minimum(low, observed), np.maximum(high, observed), _before(ranks, observed))
 

@@ -10,13 +10,13 @@ from flowzoo.runs import layout, table
 from flowzoo.runs.layout import ALL_STATES, FINISHED
 from flowzoo.runs.rows import metrics_of
 
-SETTING = (*layout.SETTING, "representation", "training")
+SETTING = (*layout.SETTING, "representation", "training", "sweep")
 # Known before anything is scored; all that a run without scores names.
-RUN_LEVEL = ("dataset", "representation", "backbone", "data", "training")
+RUN_LEVEL = ("dataset", "representation", "backbone", "data", "training", "sweep")
 # of which scores must agree to be compared at all
-GROUP = ("dataset", "representation", "backbone", "protocol", "training", "data")
+GROUP = ("dataset", "representation", "backbone", "protocol", "training", "data", "sweep")
 NUMERIC_SETTING = ("shift", "steps", "guidance")
-ADDED = ("representation", "training", "exception")  # columns that `analysis.collect` adds to those of runs
+ADDED = ("representation", "training", "sweep", "exception")  # columns that `analysis.collect` adds to those of runs
 UNFINISHED = tuple(state for state in ALL_STATES if state not in FINISHED)
 
 
@@ -92,6 +92,21 @@ class Results:
             # a run without scores says only what is known before: kept, it is reported as not ranked
             rows = [row for row in rows if (got := row.record.get(column, "")) in kept or not (got or row.setting)]
         return Results(self.columns, self.metrics, rows)
+
+
+def apart(results: Results, columns: Sequence[str]) -> list[tuple[tuple[str, ...], Results]]:
+    """The rows by what they have in these columns. A run without scores joins every part that it may belong to."""
+    indices = [results.columns.index(name) if name in results.columns else None for name in columns]
+    keyed = [
+        (row, tuple("" if i is None or row.setting is None else row.setting[i] for i in indices))
+        for row in results.rows
+    ]
+    keys = sorted({key for row, key in keyed if row.setting is not None}) or [("",) * len(columns)]
+    parts = []
+    for key in keys:
+        rows = [r for r, own in keyed if own == key or (r.setting is None and belongs(r.run_level, key, columns))]
+        parts.append((key, Results(results.columns, results.metrics, rows)))
+    return parts
 
 
 def belongs(run_level: Sequence[str], where: Sequence[str], columns: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ import moocore
 import numpy as np
 
 from analysis.objectives import Objective
-from analysis.study import Table
+from analysis.tables import Table
 from analysis.words import number
 from flowzoo.runs.files import read_bytes
 from flowzoo.runs.layout import DIRECTIONS, OBJECTIVES, SEARCH, TRIAL_END, TRIAL_START, TRIALS

@@ -11,24 +11,17 @@ from analysis.agreement import Agreement, agreement
 from analysis.objectives import DEFAULT, Objective, about, listed
 from analysis.paper import PAPER_RANKS, PAPER_SETTINGS, PROTOCOL, PaperRank
 from analysis.partial import lacking, partial_scores
-from analysis.rank import noise
+from analysis.ranked import noise
 from analysis.ranking import Entry, Ranking, rank
-from analysis.results import GROUP, Results, Row, belongs, natural
+from analysis.results import GROUP, Results, Row, apart, natural
+from analysis.tables import Table
 from analysis.words import flatten, lookup, number, say
 from flowzoo.runs.reading import RunFolder
 
 
 @dataclass(frozen=True)
-class Table:
-    """Text in rows and columns, for the page and for Markdown alike."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class Study:
-    """The runs of one data set, backbone, protocol and training, their rows, and what follows from them."""
+    """The runs of one data set, backbone, protocol, training and sweep, their rows, and what follows from them."""
 
     key: tuple[str, ...]  # as `GROUP`
     runs: list[RunFolder]
@@ -40,7 +33,7 @@ class Study:
     @property
     def title(self) -> str:
         seen = self.told("dataset") or "unknown data", self.told("representation")
-        how = self.told("backbone") or "unknown backbone", self.told("training"), self.part
+        how = self.told("backbone") or "unknown backbone", self.told("training"), self.told("sweep"), self.part
         return ", ".join(filter(None, (*seen, *how)))
 
     def told(self, column: str) -> str:
@@ -269,17 +262,10 @@ class Study:
 
 def studies(runs: Sequence[RunFolder], results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> list[Study]:
     """Split by `GROUP`. A run without scores joins every study that it may belong to."""
-    indices = [results.columns.index(name) if name in results.columns else None for name in GROUP]
-    keyed = [
-        (row, tuple("" if i is None or row.setting is None else row.setting[i] for i in indices))
-        for row in results.rows
-    ]
-    keys = sorted({key for row, key in keyed if row.setting is not None}) or [("",) * len(GROUP)]
     by_folder = {str(run.path): run for run in runs}
     out: list[Study] = []
-    for key in keys:
-        rows = [row for row, own in keyed if own == key or (row.setting is None and belongs(row.run_level, key, GROUP))]
-        for part, some, more in _by_seeds(Results(results.columns, results.metrics, rows)):
+    for key, own in apart(results, GROUP):
+        for part, some, more in _by_seeds(own):
             sources = dict.fromkeys(row.source for row in some.rows)
             out.append(Study(key, [by_folder[source] for source in sources], some, objectives, part, more))
     return out

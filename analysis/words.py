@@ -12,6 +12,15 @@ def number(value: float | None) -> str:
     return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
+def spread(mean: float | None, se: float | None) -> str:
+    """A mean with its standard error, which deserves one digit."""
+    if mean is None or se is None:
+        return number(mean)
+    error = number(se) if se >= 10 else f"{se:.4f}" if se < 0.001 else f"{se:.1g}"
+    told, digits = number(mean), len(error.partition(".")[2])
+    return f"{told if digits <= len(told.partition('.')[2]) else f'{mean:,.{digits}f}'} ± {error}"
+
+
 def lookup(config: Mapping[str, Any], key: str) -> Any:
     """A dotted key of nested mappings; None where it is absent."""
     value: Any = config

@@ -63,13 +63,27 @@ def trained_apart(
 ) -> list[str]:
     """For each run how it was trained, as far as this tells runs apart that else would be ranked together.
 
-    That is by the keys of training that differ among runs of one kind, in whatever variants and seeds; such a key is
-    told of all runs that have it, and of keys that are interpolated from one another the shortest. Where parts are of
-    several classes the class is told, and what differs among parts of one class. A run without a config says nothing.
+    That is by `keys_apart`; a run without a config says nothing.
 
     Args:
         configs: of each run its kind, and its config by columns.
         together: keys that may differ all the same.
+    """
+    configs = list(configs)
+    keys = keys_apart(configs, together)
+    return [told(keys, cells) for _, cells in configs]
+
+
+def told(keys: Iterable[str], cells: Mapping[str, str]) -> str:
+    """What a config has of these keys, in words."""
+    return ", ".join(f"{key}={cells[key]}" for key in keys if key in cells)
+
+
+def keys_apart(configs: Iterable[tuple[tuple[str, ...], Mapping[str, str]]], together: Iterable[str] = ()) -> list[str]:
+    """The keys of training that differ among runs of one kind, in whatever variants and seeds, as `trained_apart`.
+
+    Of keys that are interpolated from one another the shortest. Where parts are of several classes the class is told,
+    and what differs among parts of one class.
     """
     runs = [(kind, {key: cell for key, cell in cells.items() if is_training(key)}) for kind, cells in configs]
     kinds: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
@@ -80,8 +94,7 @@ def trained_apart(
     alike: dict[tuple[str | None, ...], list[str]] = {}  # keys that are interpolated from one another
     for key in sorted(keys, key=lambda key: (len(key), key)):
         alike.setdefault(tuple(cells.get(key) for _, cells in runs), []).append(key)
-    told = sorted(names[0] for names in alike.values() if not set(names) & set(together))
-    return [", ".join(f"{key}={cells[key]}" for key in told if key in cells) for _, cells in runs]
+    return sorted(names[0] for names in alike.values() if not set(names) & set(together))
 
 
 def swept(configs: Sequence[Mapping[str, str]]) -> list[str]:

@@ -7,6 +7,7 @@ from made_up_runs import PCA, PIXELS, write_run
 
 from analysis.collect import collect, results
 from analysis.ranking import rank
+from analysis.results import apart
 from analysis.study import studies
 
 
@@ -118,7 +119,21 @@ def test_two_runs_of_one_variant_and_seed_are_refused_by_name(tmp_path: Path) ->
     write_run(tmp_path / "a", "rf")
     write_run(tmp_path / "b", "rf")
     with pytest.raises(ValueError, match=r"two rows for rf, seed 0.*a/rf-s0.*b/rf-s0"):
-        results(collect([tmp_path]).runs)
+        results(collect([tmp_path]).runs, together=["sweep"])
+
+
+def test_two_sweeps_never_pool_by_accident(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "rf")
+    write_run(tmp_path / "b", "rf")
+    write_run(tmp_path / "c", "v/cos", autoencoder=PIXELS)
+    rows = results(collect([tmp_path]).runs)
+    assert rows.values("sweep") == ["a", "b", "c"]
+    assert len(apart(rows, ["sweep"])) == 3
+    # nothing of what lies in b and c would pool
+    assert results(collect([tmp_path / "b", tmp_path / "c"]).runs).values("sweep") == []
+    (tmp_path / "more").mkdir()
+    (tmp_path / "b").rename(tmp_path / "more" / "a")  # two of one name are told by their paths
+    assert results(collect([tmp_path]).runs).values("sweep") == [str(tmp_path / name) for name in ("a", "c", "more/a")]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
@@ -202,10 +217,3 @@ def test_representations_never_rank_together(tmp_path: Path) -> None:
     assert rows.values("representation") == ["pca-f4-c16", "pca-f4-c16-gain0.5", "pixels"]
     assert (len(rank(rows).settings), "training" in rows.columns) == (36, False)
     assert len(rank(rows.include({"representation": ["pixels"]})).settings) == 12
-
-
-def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_run(tmp_path / name, "rf")
-    with pytest.raises(ValueError, match="two rows for rf, seed 0"):
-        results(collect([tmp_path]).runs)

@@ -95,12 +95,12 @@ def test_ranks_of_a_table_are_those_of_its_folders(tmp_path: Path, places: list[
         told = []
         for given in (runs, tmp_path / name):
             scores = tmp_path / "scores.csv"
-            assert rank.main([str(given), "--csv", "--scores", str(scores), *words]) == 0
+            assert rank.main([str(given), "--csv", "--scores", str(scores), "--together", "sweep", *words]) == 0
             told.append((capsys.readouterr().out, scores.read_bytes()))
         assert told[0] == told[1]
     written = []
     for given in (runs, tmp_path / name):
-        assert report.main([str(given), "-o", str(tmp_path / "out")]) == 0
+        assert report.main([str(given), "-o", str(tmp_path / "out"), "--together", "sweep"]) == 0
         written.append([(tmp_path / "out" / name).read_bytes() for name in ("ranking.csv", "scores.csv")])
     assert written[0] == written[1]
 
