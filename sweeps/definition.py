@@ -150,10 +150,12 @@ def load(sweep: str) -> Sweep:
     for key in ("variants", "data", "backbones", "overrides"):
         if others := [value for value in content.get(key, []) if not isinstance(value, str)]:
             raise ValueError(f"{path}: {key}: {others[0]!r}: allowed is a list of texts")
-    printed = {names.file_name(name): name for name in names.VARIANTS}
-    content["variants"] = [printed.get(name, name) for name in content["variants"]]
-    if unknown := [repr(name) for name in content["variants"] if name not in names.VARIANTS]:
-        raise ValueError(f"{path}: variant {', '.join(unknown)}: allowed are {', '.join(names.VARIANTS)}")
+    if unknown := [name for name in content["variants"] if not names.of_a_kind(name)]:
+        raise ValueError(
+            f"{path}: variant {', '.join(map(repr, unknown))}: allowed are the paper's 61, rf/spectrum, and "
+            f"theirs with other numbers; {names.suggestion(unknown[0])}"
+        )
+    content["variants"] = [names.of_a_kind(name) for name in content["variants"]]
     try:
         _seeds(content.get("seeds", 1))
     except ValueError as error:

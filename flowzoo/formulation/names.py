@@ -83,7 +83,7 @@ def parse(name: str) -> dict[str, Any]:
     found = _GRAMMAR.fullmatch(file_name(name))
     g = found.groupdict() if found else {}
     if not g or any(g[key] == word for key, word in _UNSAID.items()):
-        raise ValueError(f"{name!r} is not the name of a formulation; {_suggest(name)}")
+        raise ValueError(f"{name!r} is not the name of a formulation; {suggestion(name)}")
     if g["rf"]:
         schedule, target = "rf", "velocity"
     elif g["edm"]:
@@ -102,7 +102,8 @@ def parse(name: str) -> dict[str, Any]:
     return {key: dict(value) for key, value in simplest(config).items()}
 
 
-def _suggest(name: str) -> str:
+def suggestion(name: str) -> str:
+    """What to say to one who typed another name."""
     near = get_close_matches(name, TABLE, n=3)
     return "`python -m sweeps list sd3_61` prints the paper's 61" + (f"; near: {', '.join(near)}" if near else "")
 
@@ -122,3 +123,14 @@ def _paper() -> list[str]:
 TABLE: dict[str, dict[str, Any]] = {name: parse(name) for name in _paper()}
 # What `variant=` and sweeps take by name: the paper's, and the law that needs no numbers.
 VARIANTS: dict[str, dict[str, Any]] = {**TABLE, "rf/spectrum": parse("rf/spectrum")}
+_KINDS = {family(name) for name in VARIANTS}
+
+
+def of_a_kind(name: str) -> str | None:
+    """The printed name of one of `VARIANTS`, or of one of their kinds with other numbers; None for any other text."""
+    try:
+        config = parse(name)
+    except ValueError:
+        return None
+    printed = variant_name(**config)
+    return printed if family(printed) in _KINDS else None

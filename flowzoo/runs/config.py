@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -54,6 +54,10 @@ def expand_jobs(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
     for override in typed:
         if override.key_or_group == "variant" and override.value() is not None:
             _refuse_both(str(override.input_line), typed)
+    values = [override.value() for override in typed if override.key_or_group == "variant"]
+    variants.offer(
+        str(name) for value in values for name in (value.list if isinstance(value, ChoiceSweep) else [value])
+    )
     multirun = multirun or any((o.key_or_group, o.value()) == ("hydra.mode", "MULTIRUN") for o in typed)
     if not multirun:
         for override in typed:

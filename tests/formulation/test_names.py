@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.formulation import declared
 from flowzoo.formulation.check import check, check_solver
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.formulation.names import TABLE, VARIANTS, family, parse, variant_name
+from flowzoo.formulation.names import TABLE, VARIANTS, family, of_a_kind, parse, variant_name
 from flowzoo.formulation.part import MODE_S, MODE_S_MAX
 from flowzoo.formulation.spelling import file_name
 from flowzoo.runs import variants
@@ -324,3 +324,18 @@ def test_options_of_paths_and_samplers_are_the_parts_words(composed) -> None:
         assert file_name(family(variant_name(cfg.path, cfg.sampler))) == option.stem
     for option in (CONF / "sampler").glob("*.yaml"):
         assert declared.word_of(composed(f"sampler={option.stem}").sampler._target_) == option.stem
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("rf_lognorm_2.5_1.4", "rf/lognorm(2.50,1.40)"),
+        ("edm(-1.20,1.20,sigma_data=data)", "edm(-1.20,1.20,sigma_data=data)"),
+        ("rf/lognorm(0.00,1.00)", "rf/lognorm(0.00,1.00)"),
+        ("x0/rf", None),
+        ("rf/mode(9.00)", None),
+        ("rf/lognorm(1.00)", None),
+    ],
+)
+def test_kinds_of_the_paper_take_other_numbers(name: str, printed: str | None) -> None:
+    assert of_a_kind(name) == printed
