@@ -3,3 +3,7 @@
 from flowzoo.paths import ensure_home
 
 ensure_home()
+
+from analysis.frames import frame  # noqa: E402
+
+__all__ = ["frame"]

@@ -99,14 +99,14 @@ def chosen(text: str | None, results: Results, runs: Iterable[RunFolder] = ()) -
         raise refused(f"{repeated[0]} stands there twice", "each metric once")
     if len(names) < 2:
         raise refused("one objective alone has no fronts", f"two or more of {', '.join(results.metrics)}")
-    known = dict(OBJECTIVES) if all(colon for _, colon, _ in asked) else OBJECTIVES | _told(runs)
+    known = dict(OBJECTIVES) if all(colon for _, colon, _ in asked) else OBJECTIVES | directions(runs)
     for name, colon, _ in asked:
         if not colon and name not in known:
             raise refused(f"which way {name} is better is not known", f"{name}:min or {name}:max")
     return tuple(Objective(name, direction or known[name]) for name, _, direction in asked)
 
 
-def _told(runs: Iterable[RunFolder]) -> dict[str, str]:
+def directions(runs: Iterable[RunFolder]) -> dict[str, str]:
     """Directions of metrics by the extractor.json of these runs, as far as they agree."""
     found: dict[str, set[str]] = {}
     for run in runs:

@@ -48,7 +48,7 @@ def load(path: Path, together: Sequence[str] = ()) -> tuple[Results, Found]:
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """The options `--include-variant PATTERN`, `--include-steps VALUE` and so on, for `filters`, and `--together`."""
+    """The options `--include-variant PATTERN`, `--include-steps VALUE` and so on, for `filters`."""
     for name in FILTERS:
         parser.add_argument(
             f"--include-{name}",
@@ -56,6 +56,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
             metavar="VALUE",
             help=f"only this {name}, * for any letters (repeat for more)",
         )
+
+
+def add_together(parser: argparse.ArgumentParser) -> None:
+    """The option `--together`, for `collect.results`."""
     parser.add_argument(
         "--together",
         action="append",
@@ -107,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_objectives(out)
     add_filters(out)
+    add_together(out)
     return out
 
 

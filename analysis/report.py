@@ -12,7 +12,7 @@ from analysis.markdown import markdown
 from analysis.objectives import chosen
 from analysis.outputs import check_folder, check_runs
 from analysis.page import page
-from analysis.rank import add_filters, add_objectives, filters
+from analysis.rank import add_filters, add_objectives, add_together, filters
 from analysis.ranked import Ranked, as_csv, scores_as_csv
 from analysis.results import GROUP, Results
 from analysis.searches import searches
@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--title", help="the title; the names of the folders by default")
     add_objectives(out)
     add_filters(out)
+    add_together(out)
     return out
 
 

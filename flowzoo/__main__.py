@@ -14,6 +14,7 @@ COMMANDS = {
     "sample": ("flowzoo.sample", "draw images from a trained run"),
     "sweeps": ("sweeps", "plan, run and check many runs, search parameters"),
     "rank": ("analysis.rank", "rank formulations by FID and CLIP score"),
+    "compare": ("analysis.compare", "compare two sweeps where they share runs and settings"),
     "join": ("analysis.join", "write the rows of runs on several machines into one table"),
     "report": ("analysis.report", "write the report of runs as one HTML page"),
     "train-clip": ("flowzoo.train_clip", "train the small CLIP on images of your own"),
