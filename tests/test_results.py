@@ -10,6 +10,7 @@ import pytest
 from flowzoo.content import sha256_of
 from sweeps.__main__ import main
 from sweeps.definition import load
+from sweeps.manifest import Manifest
 from sweeps.plan import plan_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -78,6 +79,18 @@ def test_the_sweeps_plan_the_runs_of_the_rows() -> None:
     ):
         planned = {run.id for run in plan_of(load("autoencoders"), [*words, "data.source.image_size=64"]).runs}
         assert planned == set(rows[(rows.dataset == "shapes") & (rows.representation == name)].run)
+
+
+@pytest.mark.parametrize(
+    ("plan", "sweep", "words"),
+    [
+        ("rates", "study_rates", []),
+        *((f"{name}_shapes", f"study_{name}", ["autoencoder=pixels,pca,kl"]) for name in ("map", "seeds", "laws")),
+    ],
+)
+def test_the_plans_of_the_study_are_what_its_sweeps_plan(plan: str, sweep: str, words: list[str]) -> None:
+    frozen = Manifest.read_file(RESULTS / "sd3-61" / "plans" / f"{plan}.jsonl.gz", Path("runs"))
+    assert [run.id for run in frozen.runs] == [run.id for run in plan_of(load(sweep), words).runs]
 
 
 @pytest.mark.parametrize(
