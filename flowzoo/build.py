@@ -33,8 +33,9 @@ from flowzoo.formulation.mixture import LogisticMixture
 from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
-from flowzoo.runs.classes import check_callbacks, check_optimizer
+from flowzoo.runs.classes import check_callbacks
 from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
@@ -43,6 +44,8 @@ from flowzoo.sizes import pair, patch_of
 from flowzoo.sources import check_cut, other_data, source_of, sources_of
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
+from flowzoo.training.optimizer import AnyOptimizer, TorchOptimizer
+from flowzoo.training.rate import Linear, Rate
 from flowzoo.training.surroundings import check_here
 
 MEASURED_HERE = "data"  # in a config, instead of a number: what is measured on what the backbone sees
@@ -67,7 +70,6 @@ def jobs_of(cfgs: Sequence[DictConfig], folders: Sequence[Path] | None = None) -
         RunError: a run was trained on other images, or the jobs on different ones.
     """
     cfg, folders = cfgs[0], folders or [run_folder(one) for one in cfgs]
-    check_optimizer(cfg)
     check_callbacks(cfg)
     train, val = sources_of(cfg)
     for one, folder in zip(cfgs, folders, strict=True):
@@ -143,7 +145,8 @@ def _job(
         train=train,
         val=val,
         loop=loop_of(cfg),
-        optimizer=instantiate(cfg.optimizer),
+        optimizer=optimizer_of(cfg.optimizer),
+        rate=rate_of(cfg.optimizer),
         ema=instantiate(cfg.ema),
         evaluation=evaluation,
         halving=instantiate(cfg.halving) if cfg.get("halving") else None,
@@ -161,6 +164,20 @@ def _job(
 def loop_of(cfg: DictConfig) -> Loop:
     """The config group `trainer`, and how the group `data` brings batches to the device."""
     return Loop(**plain(cfg.trainer), cache=cfg.data.cache, workers=cfg.data.workers)
+
+
+def optimizer_of(part: DictConfig) -> AnyOptimizer:
+    """The config group `optimizer`, less its learning-rate schedule."""
+    own = {key: value for key, value in plain(part).items() if key not in BESIDE["optimizer"]}
+    kind = locate(own["_target_"])
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        return instantiate(own, _convert_="object")
+    return TorchOptimizer(kind, **{key: value for key, value in own.items() if not key.startswith("_")})
+
+
+def rate_of(part: DictConfig) -> Rate:
+    """The learning-rate schedule of the config group `optimizer`: a class, or warm-up and linear decay."""
+    return instantiate(part.rate) if part.get("rate") else Linear(part.warmup_steps, part.decay_to)
 
 
 def callbacks_of(cfg: DictConfig) -> list[Callback]:

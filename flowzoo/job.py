@@ -27,9 +27,10 @@ from flowzoo.metrics.metric import Metric
 from flowzoo.runs.store import Run
 from flowzoo.sampling.grid import Common
 from flowzoo.sampling.solver import Recombine, Solver
-from flowzoo.training.ema import EMA
+from flowzoo.training.ema import EMA, Average
 from flowzoo.training.loop import Loop
-from flowzoo.training.optimizer import Optimizer
+from flowzoo.training.optimizer import AnyOptimizer, Optimizer
+from flowzoo.training.rate import Linear, Rate
 from flowzoo.training.rungs import Rungs
 
 
@@ -92,8 +93,9 @@ class Job:
     train: Source | None  # None: the run is trained already, and only scored
     val: Source
     loop: Loop = field(default_factory=Loop)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    ema: EMA = field(default_factory=EMA)
+    optimizer: AnyOptimizer = field(default_factory=Optimizer)
+    rate: Rate = field(default_factory=Linear)  # how far from the optimiser's lr a step is
+    ema: Average = field(default_factory=EMA)
     evaluation: Evaluation = field(default_factory=Evaluation)
     halving: Rungs | None = None
     logger: Callable[[], Logger] | None = None  # beside metrics.jsonl

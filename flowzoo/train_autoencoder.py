@@ -21,7 +21,7 @@ from flowzoo.autoencoders.kl import KLAutoencoder, save_kl
 from flowzoo.autoencoders.kl_loss import KLLoss, PatchCritic
 from flowzoo.autoencoders.kl_network import FACTORS, KLNetwork
 from flowzoo.backbones.stacked import Single
-from flowzoo.build import loop_of, plain
+from flowzoo.build import loop_of, optimizer_of, plain, rate_of
 from flowzoo.data.loader import Batches
 from flowzoo.data.overview import tell
 from flowzoo.data.source import Source
@@ -159,7 +159,8 @@ def program(cfg: DictConfig, made: Prepared) -> Program:
         network,
         task,
         instantiate(cfg.ema),
-        [instantiate(cfg.optimizer)],
+        [optimizer_of(cfg.optimizer)],
+        rate_of(cfg.optimizer),
         steps=loop.steps,
         clip_norm=loop.clip_norm,
         mixed=loop.is_half,

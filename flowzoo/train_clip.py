@@ -34,8 +34,9 @@ from flowzoo.sources import opened
 from flowzoo.tasks.clip import ClipTask, Contrastive
 from flowzoo.training.ema import EMA
 from flowzoo.training.loop import Loop
-from flowzoo.training.optimizer import CosineDecay
+from flowzoo.training.optimizer import Optimizer
 from flowzoo.training.program import Program
+from flowzoo.training.rate import Cosine
 from flowzoo.training.single import train_single
 from flowzoo.training.surroundings import check_compiler
 
@@ -143,7 +144,8 @@ def program(cfg: DictConfig, made: Prepared) -> Program:
         network,
         ClipTask(data, held_out, made.augment, batch_size=loop.batch_size, seed=cfg.seed),
         EMA(every=loop.steps + 1),  # none: the rate has decayed to 0 at the last step
-        [CosineDecay(recipe["lr"], (0.9, 0.98), 1e-6, recipe["weight_decay"], recipe["warmup_steps"])],
+        [Optimizer(recipe["lr"], (0.9, 0.98), 1e-6, recipe["weight_decay"])],
+        Cosine(recipe["warmup_steps"]),
         steps=loop.steps,
         clip_norm=loop.clip_norm,
         mixed=loop.is_half,

@@ -13,6 +13,7 @@ from flowzoo.runs.identity import run_folder
 from flowzoo.training.checkpoint import read_weights
 from flowzoo.training.loop import Loop
 from flowzoo.training.optimizer import Optimizer
+from flowzoo.training.rate import Linear
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_in_python.py"
 
@@ -59,9 +60,9 @@ def test_defaults_in_python_are_those_of_commands() -> None:
     own = Loop()
     assert {key: getattr(own, key) for key in cfg.trainer} == dict(cfg.trainer)
     assert (own.cache, own.workers) == (cfg.data.cache, cfg.data.workers)
-    adamw = Optimizer()
-    told = {key: value for key, value in cfg.optimizer.items() if key != "_target_"}
-    assert {key: getattr(adamw, key) for key in told} == {**told, "betas": tuple(told["betas"])}
+    told = {**vars(Optimizer()), **vars(Linear())}
+    assert told == {key: value for key, value in cfg.optimizer.items() if key != "_target_"} | {"betas": told["betas"]}
+    assert list(told["betas"]) == cfg.optimizer.betas
 
 
 def test_how_runs_are_judged_in_python_is_evaluation_paper() -> None:

@@ -119,7 +119,7 @@ BAD = [
     (["+backbone.channels=1"], ["backbone.channels", "not given but found out"]),
     (["~backbone.depth"], ["backbone.depth is missing"]),
     (["~optimizer.lr"], ["optimizer.lr is missing"]),
-    (["+optimizer.momentum=1"], ["optimizer.momentum", "weight_decay"]),
+    (["+optimizer.momentum=0.5"], ["optimizer.momentum", "weight_decay"]),
     (["+data.source.colour=1"], ["data.source.colour", "Shapes", "textured"]),
     (["+text.encoders.words.depth=1"], ["text.encoders.words.depth", "WordEncoder", "length, dim"]),
     (["autoencoder._target_=flowzoo.autoencoders.pixels.VAE"], ["autoencoder", "there is no VAE"]),

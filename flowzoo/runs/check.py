@@ -19,6 +19,7 @@ from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import check_keys
 from flowzoo.runs.limits import LIMITS, PLACE_LIMITS, Limit, check_limits, spelled
 from flowzoo.runs.text import check_text
+from flowzoo.signatures import signature_of
 from flowzoo.sizes import pair, patch_of
 
 # What every run has: parts that name a class, and sections of which every setting is needed.
@@ -76,7 +77,7 @@ def check_single(cfg: DictConfig, command: str, limits: Mapping[str, Limit]) -> 
     and files that are not there.
     """
     values = plain_values(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    check_limits(values, {**LIMITS, **limits})
+    check_limits(values, {**limits_of(values), **limits})
     check_keys(values, command)
     check_classes(values)
     check_files(values)
@@ -89,13 +90,23 @@ def check_values(values: Mapping[str, Any]) -> None:
     check_formulation(values["path"], values["sampler"], values.get("weighting"))
     check_solver(values["solver"], values["path"])
     check_text(values)
-    check_limits(values, LIMITS)
+    check_limits(values, limits_of(values))
     if is_stacked(values):
         check_stack(values)
     _check_shapes(values)
     check_files(values)
     check_keys(values)
     check_classes(values)
+
+
+# What every optimiser has, whoever wrote it.
+_OF_ALL = ("optimizer.lr", "optimizer.warmup_steps", "optimizer.decay_to")
+
+
+def limits_of(values: Mapping[str, Any]) -> dict[str, Limit]:
+    """`LIMITS`, less those of the parameters of an optimiser or an average from outside: its class knows its own."""
+    ours = [key for key in ("optimizer", "ema") if declared.own_class(str(values.get(key, {}).get("_target_")))]
+    return {k: v for k, v in LIMITS.items() if k in _OF_ALL or k.split(".")[0] not in {"optimizer", "ema"} - set(ours)}
 
 
 def _check_there(values: Mapping[str, Any]) -> None:
@@ -124,12 +135,15 @@ def _check_there(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}={spelled(part)}: allowed is a part that names its class, _target_")
         if "_target_" not in part:
             raise ValueError(f"{place}={spelled(part)}: it names no class; allowed is a part with _target_")
-    sections = (
-        *SECTIONS,
-        *(f"{key}." for key in ("optimizer", "ema") if declared.own_class(str(values[key]["_target_"]))),
-    )
-    for key in LIMITS:
-        if key.startswith(sections) and _at(values, key, missing=LIMITS) is LIMITS:
+    needed = [key for key in LIMITS if key.startswith(SECTIONS)]
+    for group in ("optimizer", "ema"):  # all that our own take, so that a run's name says it
+        target = str(values[group]["_target_"])
+        takes = list(signature_of(target).parameters) if declared.own_class(target) else []
+        needed += [f"{group}.{name}" for name in takes]
+    needed += ["optimizer.lr"]
+    needed += [] if values["optimizer"].get("rate") else ["optimizer.warmup_steps", "optimizer.decay_to"]
+    for key in needed:
+        if _at(values, key, missing=LIMITS) is LIMITS:
             raise ValueError(f"{key} is missing: it has no default, give {key}=...")
 
 

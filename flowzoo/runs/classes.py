@@ -5,13 +5,16 @@ from inspect import Signature, signature
 from typing import Any
 
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from flowzoo.runs.hydras import locate
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.limits import spelled
-from flowzoo.runs.store import RunError, explained
+from flowzoo.runs.store import RunError
 from flowzoo.signatures import signature_of
+
+# Of our own classes those that are tried, too, since they do not go with everything.
+TRIED = ("flowzoo.training.optimizer.Muon",)
 
 # What a part gets beside its config, where it is built.
 SUPPLIED: dict[str, tuple[str, ...]] = {
@@ -26,9 +29,9 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 def check_classes(values: Mapping[str, Any]) -> None:
     """Refuses parameters that a class does not take, and lacks those that it needs.
 
-    Classes from outside the package know their own limits: they are imported, and a formulation of them is built.
+    Classes from outside the package know their own limits: they are imported, made and tried.
     """
-    outside = False
+    outside: dict[str, str] = {}
     for place, part in _parts(values):
         target = part["_target_"]
         if not isinstance(target, str):
@@ -40,10 +43,13 @@ def check_classes(values: Mapping[str, Any]) -> None:
             takes = signature_of(target) if ours else signature(_located(place, target))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {target}: {error}") from error
-        _check_parameters(place, part, takes)
-        outside |= not ours and place.split(".")[0] in ("path", "sampler", "weighting", "solver")
+        _check_parameters(place, part, takes, _supplied(place, target))
+        if not ours or target in TRIED:
+            outside[place] = target
     if outside:
-        _try_formulation(OmegaConf.create(dict(values)))
+        from flowzoo.trial import try_parts
+
+        try_parts(values, outside)
 
 
 def _located(place: str, target: str) -> Any:
@@ -56,10 +62,19 @@ def _located(place: str, target: str) -> Any:
         ) from error
 
 
-def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature) -> None:
+def _supplied(place: str, target: str) -> tuple[str, ...]:
+    """What a part gets beside its config; of optimisers those of torch get the weights."""
+    if place != "optimizer" or target.startswith("flowzoo."):
+        return SUPPLIED.get(place, ())
+    from torch.optim import Optimizer
+
+    kind = _located(place, target)
+    return ("params",) if isinstance(kind, type) and issubclass(kind, Optimizer) else ()
+
+
+def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature, supplied: tuple[str, ...]) -> None:
     target = part["_target_"]
     given = [str(key) for key in part if not str(key).startswith("_") and key not in BESIDE.get(place, ())]
-    supplied = SUPPLIED.get(place, ())
     for name in given:
         if name in supplied:
             raise ValueError(f"{place}.{name}: it is not given but found out; allowed are other parameters of {target}")
@@ -84,32 +99,6 @@ def _parts(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]
             yield place, node
         for key, value in node.items():
             yield from _parts(value, f"{place}.{key}" if place else str(key))
-
-
-def _try_formulation(cfg: DictConfig) -> None:
-    """Draws times and takes two steps, so that a law, rule or grid that does not fit is refused now."""
-    import torch
-    from hydra.utils import instantiate
-
-    from flowzoo.build import formulation_of
-
-    try:
-        white = {"deviation": 1.0, "spectrum": {"centres": [0.0], "masses": [1.0]}}
-        formulation = formulation_of(cfg, white)
-        formulation.density(formulation.coefficients(torch.tensor([0.25, 0.75])).t)
-        instantiate(cfg.solver).sample(lambda z, c: torch.zeros_like(z), formulation, torch.ones(1, 1), steps=2)
-    except (InstantiationException, TypeError) as error:
-        raise ValueError(str(explained(error))) from error
-
-
-def check_optimizer(cfg: DictConfig) -> None:
-    """Raises RunError for an optimiser of one's own: the run would be trained by another in silence."""
-    target = str(cfg.optimizer.get("_target_"))
-    if not target.startswith("flowzoo."):
-        from flowzoo.training.optimizer import is_ours, not_ours
-
-        if not is_ours(_located("optimizer", target)):
-            raise RunError(not_ours(target))
 
 
 def check_callbacks(cfg: DictConfig) -> None:

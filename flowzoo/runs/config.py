@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from flowzoo.paths import conf
 from flowzoo.runs import variants
 from flowzoo.runs.check import check_train
-from flowzoo.runs.classes import check_callbacks, check_optimizer
+from flowzoo.runs.classes import check_callbacks
 from flowzoo.runs.expand import Composed, Template, compose_batch
 from flowzoo.runs.grouping import is_stacked
 from flowzoo.runs.hydras import combinations, opened
@@ -101,7 +101,6 @@ def check_jobs(jobs: Sequence[DictConfig]) -> None:
         raise ValueError("trainer=solo and trainer=stacked in one command: allowed is the one or the other")
     for cfg in jobs:
         check_train(cfg)
-        check_optimizer(cfg)
         check_callbacks(cfg)
     check_distinct(map(run_folder, jobs))
 

@@ -47,7 +47,7 @@ def comparable(cfg: Config, without: Iterable[str] = ("logger", "hydra")) -> dic
     skipped = set(without)  # key by key: the logger's config asks for this hash
     values = {str(key): _resolved(cfg, str(key)) for key in cfg if str(key) not in skipped}
     content = values.pop(CONTENT, None) or content_of(values)
-    values = _with_patches(declared.simplest(values))
+    values = _with_one_rate(_with_patches(declared.simplest(values)))
     return {key: _comparable(value, key, content) for key, value in values.items()}
 
 
@@ -61,6 +61,15 @@ def _with_patches(values: dict[str, Any]) -> dict[str, Any]:
     if "patch_size" not in backbone or not isinstance(factor, int):
         return values
     return {**values, "backbone": {**backbone, "patch_size": patch_of(backbone["patch_size"], factor)}}
+
+
+def _with_one_rate(values: dict[str, Any]) -> dict[str, Any]:
+    """Without warm-up and decay where a class says the learning rate instead, or without that where there is none."""
+    optimizer = values.get("optimizer")
+    if not isinstance(optimizer, Mapping) or "rate" not in optimizer:
+        return values
+    unused = ("warmup_steps", "decay_to") if optimizer["rate"] else ("rate",)
+    return {**values, "optimizer": {key: value for key, value in optimizer.items() if key not in unused}}
 
 
 def part_identity(part: Config) -> dict[str, Any]:

@@ -15,6 +15,7 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     "backbone": ("name",),
     "autoencoder": ("gain", "spectrum_power"),
     "critic": ("weight", "start"),
+    "optimizer": ("warmup_steps", "decay_to", "rate"),
 }
 
 # Groups that hold parts by a name of whoever writes them.

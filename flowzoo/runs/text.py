@@ -32,7 +32,8 @@ GROUPS = (
         "solver/*",
         "extractor",
     ),
-    *("trainer", "optimizer", "ema", "evaluation", "logger", "halving", "cluster", "clip", "perceptual", "critic"),
+    *("trainer", "optimizer", "optimizer/*", "ema", "evaluation", "logger", "halving", "cluster", "clip"),
+    *("perceptual", "critic"),
 )
 # Lists and mappings with nothing but text in them.
 TEXTS = ("data.source.names", "cluster.setup", "hydra.searchpath")

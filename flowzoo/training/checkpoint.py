@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.runs.files import RunError, write_atomically
 from flowzoo.runs.store import Run
 from flowzoo.training.ema import average
+from flowzoo.training.updates import OWN
 
 PREFIX = "backbone."
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -45,11 +47,10 @@ class Checkpoints(CheckpointIO):
 
     def of_run(self, program: Mapping[str, Any], i: int) -> dict[str, Any]:
         """The share of variant i in a program's state."""
-        cut = lambda rows: self.network.cut(rows[i].detach().to("cpu", copy=True))  # noqa: E731
         loss, norm, count = program["since_last_record"]
         return {
             **weights_of(self.network, program, i),
-            "optimizer": {name: cut(x) if x.ndim else x.cpu() for name, x in program["optimizer"].items()},
+            "optimizer": share(self.network, program["optimizer"], i),
             "since_last_record": [loss[i], norm[i], count],
             "val_loss_ema": program["best"][i],
         }
@@ -62,14 +63,18 @@ class Checkpoints(CheckpointIO):
             raise ValueError(f"checkpoints of steps {steps} cannot go on together; allowed: all of one step")
         rows = lambda states: torch.stack([self.network.row(state) for state in states])  # noqa: E731
         first = each[0]
+
+        def together(part: str) -> dict[str, Any]:
+            by_name = {name for name, x in first[part].items() if isinstance(x, Mapping) and name != OWN}
+            return {
+                name: rows(o[part][name] for o in each) if name in by_name else x for name, x in first[part].items()
+            }
+
         losses, norms, counts = zip(*(one["since_last_record"] for one in each), strict=True)
         program = {
             "weights": rows(plain(one["state_dict"]) for one in each),
-            "ema": {**first["ema"], "shadow": rows(one["ema"]["shadow"] for one in each)},
-            "optimizer": {
-                name: x if isinstance(x, Tensor) else rows(one["optimizer"][name] for one in each)
-                for name, x in first["optimizer"].items()
-            },
+            "ema": together("ema"),
+            "optimizer": together("optimizer"),
             "since_last_record": [list(losses), list(norms), counts[0]],
             "best": [one["val_loss_ema"] for one in each],
         }
@@ -83,12 +88,18 @@ class Checkpoints(CheckpointIO):
 
 def weights_of(network: StackedBackbone, program: Mapping[str, Any], i: int) -> dict[str, Any]:
     """`state_dict` and `ema` of variant i, on the CPU, from a program's state."""
-    cpu = lambda rows: rows[i].detach().to("cpu", copy=True)  # noqa: E731
-    ema = program["ema"]
+    row = program["weights"][i].detach().to("cpu", copy=True)
     return {
-        "state_dict": {PREFIX + name: value for name, value in network.member(cpu(program["weights"])).items()},
-        "ema": {**ema, "shadow": network.cut(cpu(ema["shadow"]))},
+        "state_dict": {PREFIX + name: value for name, value in network.member(row).items()},
+        "ema": share(network, program["ema"], i),
     }
+
+
+def share(network: StackedBackbone, state: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """What variant i has of a state, on the CPU: rows [V, P] as tensors by name, all else as it is."""
+    cpu = lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x  # noqa: E731
+    cut = lambda x: network.cut(cpu(x[i])) if isinstance(x, Tensor) and x.ndim else tree_map(cpu, x)  # noqa: E731
+    return {name: cut(x) for name, x in state.items()}
 
 
 def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,32 @@
-"""Exponential moving average of the weights (paper, sec. B.3: every 100 steps at decay 0.99)."""
+"""Averages of the weights: the paper's exponential moving one (sec. B.3: every 100 steps at decay 0.99), or others."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Average(Protocol):
+    """An average of the weights of V variants, the rows of a tensor [V, P]: what validation and scoring call `ema`.
+
+    Rows may be shares of the weights, so that what an average does is the same for every column.
+    """
+
+    def start(self, rows: Tensor) -> None:
+        """Begin with the weights `rows` [V, P], on their device."""
+
+    def update(self, rows: Tensor, step: int) -> None:
+        """Called after optimiser step number `step`, counted from 1; outside of CUDA graphs."""
+
+    def average(self) -> Tensor | None:
+        """The averaged weights [V, P]; None where there are none yet, and the weights as they are stand for them."""
+
+    def state(self) -> dict[str, Any]:
+        """What lasts, by name: tensors [V, P], and numbers."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave. ValueError where the settings differ."""
 
 
 class EMA:
@@ -52,10 +74,45 @@ class EMA:
         self.shadow.copy_(state["shadow"])
 
 
+AVERAGE = "average"  # in a state: the averaged weights themselves, None before there are any
+
+
+def told_average(ema: Average) -> dict[str, Any]:
+    """The state of an average, from which `average` reads it: of a class of one's own the average is in it."""
+    if isinstance(ema, EMA) and type(ema).average is EMA.average:
+        return ema.state()
+    return {**ema.state(), AVERAGE: ema.average()}
+
+
 def average(state: Mapping[str, Any]) -> Any:
-    """The averaged weights from an EMA's state, whose shadow is a tensor, or tensors by name as in a checkpoint."""
+    """The averaged weights, of an average's state with tensors, or with tensors by name as in a checkpoint."""
+    if AVERAGE in state:
+        return state[AVERAGE]
     if not state["updates"]:
         return None
     scale = 1 / (1 - state["decay"] ** state["updates"]) if state["bias_correction"] else 1.0
     shadow = state["shadow"]
     return shadow * scale if isinstance(shadow, Tensor) else {name: s * scale for name, s in shadow.items()}
+
+
+def check_average(one: Average, other: Average) -> None:
+    """Has two of a kind average the same weights, the second going on from the first one's state.
+
+    Raises:
+        ValueError: the second does not go on as the first, or the average is not like the weights.
+    """
+    rows = torch.ones(2, 3)
+    one.start(rows)
+    for step in range(1, 5):
+        one.update(rows * step, step)
+    other.start(rows)
+    other.load(one.state())
+    for each in (one, other):
+        each.update(rows * 5, 5)
+    found, again = one.average(), other.average()
+    if (found is None) != (again is None) or (found is not None and not torch.equal(found, again)):  # type: ignore[arg-type]
+        raise ValueError(
+            "it does not go on from its own state as it would have done; allowed is a state with all of it"
+        )
+    if found is not None and found.shape != rows.shape:
+        raise ValueError(f"average() has shape {list(found.shape)}; allowed is that of the rows, {list(rows.shape)}")

@@ -87,6 +87,7 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
         task,
         copy(first.ema),
         [job.optimizer for job in stack.jobs],
+        first.rate,
         steps=loop.steps,
         clip_norm=loop.clip_norm,
         mixed=loop.is_half,
@@ -174,7 +175,7 @@ class TrainingModule(LightningModule):
         self.strict_loading = self.automatic_optimization = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return _Counts(self.program.rates[0].lr)
+        return _Counts(self.program.optimizers[0].lr)
 
     def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:
         return batch  # it is made there

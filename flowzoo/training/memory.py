@@ -12,8 +12,9 @@ from flowzoo.encoders.text import Text
 from flowzoo.formulation.formulation import Coefficients
 from flowzoo.job import Stack
 from flowzoo.tasks.formulation import formulation_losses
-from flowzoo.training.optimizer import Optimizer, RowAdamW
 from flowzoo.training.program import differentiate
+from flowzoo.training.rate import Linear
+from flowzoo.training.updates import updates_of
 
 SHARE = 0.85  # of the free memory: the rest is for data, fragments and the shared batch
 # Copies of the weights that a step holds: weights, two moments, average, gradient, its clipped copy, and three
@@ -61,8 +62,8 @@ def measured(stack: Stack, device: torch.device, variants: int = 2) -> float:
     torch.cuda.reset_peak_memory_stats(device)
     rows = stack.network.flat[:1].detach().repeat(variants, 1)
     network, loop = copy.deepcopy(stack.network.holding(rows)).to(device), stack.first.loop
-    rate = Optimizer(lr=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, warmup_steps=0, decay_to=1.0)
-    adamw = RowAdamW(network.flat.detach(), [rate] * variants, 2)
+    optimizers, rate = [stack.first.optimizer] * variants, Linear(warmup_steps=0)
+    updates = updates_of(network.flat.detach(), optimizers, rate, 2, network.cut)
     z, label, text = _inputs(stack, device, loop.batch_size)
     records = [label.expand(variants, *label.shape) for _ in fields(Coefficients)]
     ones = torch.ones(variants, device=device)
@@ -72,7 +73,7 @@ def measured(stack: Stack, device: torch.device, variants: int = 2) -> float:
         with torch.autocast("cuda", torch.bfloat16, enabled=loop.is_half):
             weights = network.flat.detach() if rounded is None else rounded
             differentiate(formulation_losses, network, weights, gradient, z[None], z[None], text, *records)
-        adamw.update(gradient, ones, ones > 0, rounded)
+        updates.update(gradient, ones, ones > 0, rounded)
     # The average; and at a validation it again without its bias, and the weights that it takes the place of.
     averages = 3 * network.flat.nbytes
     return (torch.cuda.max_memory_allocated(device) - before + averages) / variants

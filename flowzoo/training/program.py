@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from flowzoo.backbones.fused.linear import gradients_in
 from flowzoo.backbones.stacked import StackedBackbone
 from flowzoo.captured import Captured
 from flowzoo.tasks.task import Network, Task
-from flowzoo.training.ema import EMA
-from flowzoo.training.optimizer import Optimizer, RowAdamW, clip_factors
+from flowzoo.training.ema import AVERAGE, Average, told_average
+from flowzoo.training.optimizer import AnyOptimizer, RowOptimizer, clip_factors, needs_whole_weights
 from flowzoo.training.processes import Alone
+from flowzoo.training.rate import Rate
+from flowzoo.training.updates import updates_of
 
 
 class Program(nn.Module):
@@ -33,8 +36,9 @@ class Program(nn.Module):
         self,
         network: StackedBackbone,
         task: Task,
-        ema: EMA,
-        optimizers: Sequence[Optimizer],
+        ema: Average,
+        optimizers: Sequence[AnyOptimizer],
+        rate: Rate,
         *,
         steps: int,
         clip_norm: float | None,
@@ -42,14 +46,16 @@ class Program(nn.Module):
         compile_mode: str | None,
         decayed: Tensor | None = None,
     ) -> None:
-        """`optimizers`, one a variant; `decayed`, bool [P], the columns that their weight decay is for, None for all.
+        """`optimizers`, one a variant; `rate` is how far from each one's lr a step of a training of `steps` is.
+
+        `decayed`, bool [P]: the columns that weight decay is for, None for all.
 
         `mixed`: forward and backward pass in bf16, weights in float32.
         `compile_mode`: "reduce-overhead" makes the step a CUDA graph, for which the losses are compiled where the task
         says so; "default" compiles the losses.
         """
         super().__init__()
-        self.network, self.task, self.ema, self.rates = network, task, ema, optimizers
+        self.network, self.task, self.ema, self.optimizers, self.rate = network, task, ema, optimizers, rate
         self.steps, self.clip_norm, self.mixed, self.compile_mode = steps, clip_norm, mixed, compile_mode
         self._decayed = decayed
         self.best = [math.inf] * len(optimizers)  # lowest validation loss of the average, of each variant
@@ -74,7 +80,10 @@ class Program(nn.Module):
         decayed = self._decayed
         if decayed is not None:
             decayed = part.own(decayed.to(device).expand(flat.shape))[0]
-        self.adamw = RowAdamW(self.rows, self.rates, self.steps, decayed)
+        first = self.optimizers[0]
+        if self.rows.shape != flat.shape and (not isinstance(first, RowOptimizer) or first.by_weight):
+            raise ValueError(needs_whole_weights(first))
+        self.updates = updates_of(self.rows, self.optimizers, self.rate, self.steps, self.network.cut, decayed)
         self.ema.start(self.rows)
         if self._restored is not None:
             self._restore(self._restored)
@@ -87,16 +96,17 @@ class Program(nn.Module):
         self._gradient = self._mean = torch.empty_like(self.working)
         together = self.compile_mode == "reduce-overhead"
         capture: Callable[[Callable[..., Any]], Callable[..., Any]] = Captured if together else lambda f: f
-        if part.world == 1:
+        captured = part.captured and self.updates.captured
+        if part.world == 1 and captured:
             self._advance = capture(self._whole_step)
         else:
             self._advance = self._in_two(
-                capture(self._differentiated), capture(self._update) if part.captured else self._update
+                capture(self._differentiated), capture(self._update) if captured else self._update
             )
 
     def end(self) -> None:
         """After the last step: the memory of graphs and copies is given back."""
-        for name in ("_advance", "_gradient", "_mean", "working", "adamw", "rows"):
+        for name in ("_advance", "_gradient", "_mean", "working", "updates", "rows"):
             delattr(self, name)
 
     def _autocast(self) -> torch.autocast:
@@ -130,7 +140,7 @@ class Program(nn.Module):
     def _update(self, losses: Tensor) -> None:
         gradient = self._mean
         with torch.autocast(self.device.type, enabled=False):
-            step = self.adamw.finished + 1
+            step = self.updates.finished + 1
             self._note(self.loss_sum, losses, step)
             self.loss_count += 1
             # Each is clipped by its own norm; where that is not finite the variant stops here.
@@ -139,10 +149,10 @@ class Program(nn.Module):
             clip, alive = clip_factors(norms, self.clip_norm), self.diverged_at == 0
             copy = None if self.working.data_ptr() == self.rows.data_ptr() else self.working
             if self.rows.shape == self.working.shape:
-                self.adamw.update(gradient, clip, alive, copy)
+                self.updates.update(gradient, clip, alive, copy)
             else:
                 own = torch.empty_like(self.rows, dtype=self.working.dtype)
-                self.adamw.update(gradient, clip, alive, own)
+                self.updates.update(gradient, clip, alive, own)
                 self.working.copy_(self.part.whole(own, self.working))
 
     def _note(self, total: Tensor, values: Tensor, step: Tensor) -> None:
@@ -161,7 +171,8 @@ class Program(nn.Module):
 
     def learning_rates(self, step: int) -> list[float]:
         """Of each variant, for the step that follows `step` finished ones."""
-        return [o.lr * o.factor(step, self.steps) for o in self.rates]
+        factor = self.rate.factor(step, self.steps)
+        return [o.lr * factor for o in self.optimizers]
 
     def validate(self) -> dict[str, Tensor]:
         """{"raw": losses [V, n], "ema": the same}: the task's, of the weights as they are and of their average."""
@@ -186,12 +197,11 @@ class Program(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """All that a fit goes on from; tensors of whole rows [V, P]. Every process takes part."""
-        whole = lambda x: self.part.whole(x, self.working)  # noqa: E731
-        ema, adamw = self.ema.state(), self.adamw.state()
+        whole = partial(self.part.whole, like=self.working)
         return {
             "weights": whole(self.rows),
-            "ema": {**ema, "shadow": whole(ema["shadow"])},
-            "optimizer": {name: whole(x) if x.ndim else x for name, x in adamw.items()},
+            "ema": mapped(whole, told_average(self.ema)),
+            "optimizer": mapped(whole, self.updates.state()),
             "since_last_record": [x.tolist() for x in (self.loss_sum, self.norm_sum, self.loss_count)],
             "diverged_at": self.diverged_at.tolist(),
             "best": self.best,
@@ -202,14 +212,19 @@ class Program(nn.Module):
         self._restored = state
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.ema.load({**state["ema"], "shadow": self.part.own(state["ema"]["shadow"])})
-        own = {name: self.part.own(x) if x.ndim else x for name, x in state["optimizer"].items()}
-        self.adamw.load(own)
+        kept = {name: x for name, x in state["ema"].items() if name != AVERAGE}
+        self.ema.load(mapped(self.part.own, kept))
+        self.updates.load(mapped(self.part.own, state["optimizer"]))
         self.best = list(state["best"])
         sums = (self.loss_sum, self.norm_sum, self.loss_count)
         for buffer, values in zip(sums, state["since_last_record"], strict=True):
             buffer.copy_(torch.tensor(values, dtype=torch.float64))
         self._restored = None
+
+
+def mapped(change: Callable[[Tensor], Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state with its rows [V, P] changed; numbers, and what an optimiser of torch keeps, stay as they are."""
+    return {name: change(x) if isinstance(x, Tensor) and x.ndim else x for name, x in state.items()}
 
 
 def differentiate(
