@@ -1,14 +1,15 @@
-"""What a plan will take: steps that are left, and hours at the speed that runs alike have had."""
+"""What a plan will take: steps that are left, and hours at the speed that runs alike have had, or by the bench."""
 
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from flowzoo.runs.store import FINISHED, Run, RunError
+from sweeps.benched import Estimate, estimate
 from sweeps.manifest import PLAN, Manifest, Planned
 
 LOOKED_AT = 8  # runs of a kind whose speed is read, the latest
@@ -30,7 +31,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Part:
-    """The runs of a plan that are alike. `hours` are of one process with its devices; None without a measured speed."""
+    """The runs of a plan that are alike. `hours` are of one process with its devices; None without any speed."""
 
     dataset: str
     backbone: str
@@ -39,7 +40,8 @@ class Part:
     steps: int
     steps_left: int
     hours: float | None
-    speed: Speed | None
+    speed: Speed | Estimate | None
+    cpu_hours: float | None = None  # where the speed is an estimate
 
 
 def parts(manifest: Manifest) -> list[Part]:
@@ -48,7 +50,18 @@ def parts(manifest: Manifest) -> list[Part]:
     for planned in manifest.runs:
         kinds.setdefault(_kind(planned), []).append(planned)
     speeds = _speeds(manifest, kinds.keys())
-    return [_part(manifest, runs, speeds.get(kind)) for kind, runs in kinds.items()]
+    found = [_part(manifest, runs, speeds.get(kind)) for kind, runs in kinds.items()]
+    return [
+        _estimated(part, runs[0], "engine=stacked" in manifest.execution) if part.hours is None else part
+        for part, runs in zip(found, kinds.values(), strict=True)
+    ]
+
+
+def _estimated(part: Part, planned: Planned, stacked: bool) -> Part:
+    if not (part.steps_left and (speed := estimate(planned.config, stacked))):
+        return part
+    images = part.steps_left * planned.batch_size
+    return replace(part, hours=images * speed.seconds / 3600, speed=speed, cpu_hours=images * speed.cpu_seconds / 3600)
 
 
 def _part(manifest: Manifest, runs: list[Planned], speed: Speed | None) -> Part:

@@ -1,5 +1,6 @@
 """python -m sweeps plan SWEEP [words] [--replace]: what a sweep will run, resolved, checked and frozen."""
 
+import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -16,8 +17,9 @@ from flowzoo.runs.check import check_values, plain_values
 from flowzoo.runs.config import check_distinct, check_jobs, config_loader, expand_jobs
 from flowzoo.runs.store import RunError, code_version
 from flowzoo.runs.text import key_of
+from sweeps.benched import Estimate
 from sweeps.definition import Sweep, load
-from sweeps.estimate import parts
+from sweeps.estimate import Part, Speed, parts
 from sweeps.manifest import PLAN, Manifest, Planned, is_plan, kept_plan
 from sweeps.words import EXECUTION, execute, place, split
 
@@ -58,19 +60,34 @@ def show(manifest: Manifest) -> None:
     kinds = parts(manifest)
     for part in kinds:
         counts = (f"{n:,}" for n in (part.runs, part.finished, part.steps, part.steps_left))
-        table.add_row(part.dataset, part.backbone, *counts, "-" if part.hours is None else f"{part.hours:,.1f}")
+        table.add_row(part.dataset, part.backbone, *counts, _hours(part))
     console.print(table)
     words = f", with {shlex.join(manifest.command)}" if manifest.command else ""
     console.print(f"{len(manifest.runs)} runs planned at {manifest.created}, code {manifest.code_version}{words}")
-    for speed in dict.fromkeys(str(part.speed) for part in kinds if part.speed):
+    for speed in dict.fromkeys(str(part.speed) for part in kinds if isinstance(part.speed, Speed)):
         console.print(f"GPU-hours, or hours of the device that was measured, one run at a time: {speed}")
+    for speed in dict.fromkeys(str(part.speed) for part in kinds if isinstance(part.speed, Estimate)):
+        console.print(f"~ {speed}")
+    guessed = [part.cpu_hours for part in kinds if part.cpu_hours]
+    if guessed and not any(isinstance(part.speed, Estimate) and part.speed.is_here for part in kinds):
+        console.print(f"on this machine's {os.cpu_count()} cores about {_shown(sum(guessed))} hours")
     if any(part.hours is None and part.steps_left for part in kinds):
-        console.print("no measured speed yet for some: no runs alike in this folder or in planned ones beside it")
+        console.print("no speed is known for some: no runs alike in this folder or in planned ones beside it")
     seeds = Counter((run.variant, run.dataset, run.backbone, run.config["optimizer"]["lr"]) for run in manifest.runs)
     if min(seeds.values()) == 1:
         console.print("one seed: a seed is not a result, it moves FID by several percent; seeds=3 plans three")
     if manifest.code_version != code_version():
         console.print(f"note: the code is {code_version()} by now; what is trained from here on says so in its status")
+
+
+def _hours(part: Part) -> str:
+    if part.hours is None:
+        return "-"
+    return f"{'~' if isinstance(part.speed, Estimate) else ''}{_shown(part.hours)}"
+
+
+def _shown(hours: float) -> str:
+    return f"{hours:,.{1 if hours >= 1 else 2}f}"
 
 
 def _some(differences: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from flowzoo.runs.store import Run
 from sweeps.__main__ import main
+from sweeps.benched import Estimate
 from sweeps.definition import Sweep, load
 from sweeps.estimate import parts
 from sweeps.manifest import PLAN, Manifest
@@ -91,6 +92,6 @@ def test_hours_are_those_of_runs_alike(capsys):
     (own,) = parts(measured)
     assert (own.finished, own.steps_left, own.hours) == (2, 0, 0)
     (other,) = parts(plan_of(load("demo"), [*words, "backbone.depth=2"]))
-    assert other.hours is None
+    assert isinstance(other.speed, Estimate)
     assert main(["plan", "demo", *words, "backbone.depth=2"]) == 0
-    assert "no measured speed yet" in capsys.readouterr().out
+    assert "about, by the bench" in capsys.readouterr().out
