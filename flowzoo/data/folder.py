@@ -1,53 +1,29 @@
 """`data=folder`: images in a directory or a zip, captioned by their class folders or by files beside them."""
 
-import logging
-import math
-import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from flowzoo.data import decoding
 from flowzoo.data.archive import File, open_archive
-from flowzoo.data.decoding import UNREADABLE, decode
+from flowzoo.data.decoding import decode
 from flowzoo.data.passed import Passed, shown
+from flowzoo.data.reading import Standins, in_threads, sizes_told
 from flowzoo.data.sidecars import KINDS, TABLES, captions_beside
 from flowzoo.data.source import check_split
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
-from flowzoo.runs.files import RunError
 from flowzoo.sizes import pair
 
-log = logging.getLogger(__name__)
-
-CORRUPT_SHARE = 0.01  # of the split, but one image always; more stops the run
 TEMPLATE = "a photo of a {name}"
-_THREADED = 256  # images asked for at once from which threads pay
-_MEASURED = 200  # images whose size in pixels is looked at
 _NUMBER = re.compile(r"n?\d+")  # a folder's name that says nothing, such as n01440764 of ImageNet
-
-
-def _in_threads(work: Callable[[range], None], n: int) -> None:
-    """`work` on all numbers below n; where they are many, each thread takes a share of them."""
-    if n < _THREADED:
-        work(range(n))
-        return
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [range(k, n, threads) for k in range(threads)]))
-
-
-class CorruptImages(RunError):
-    """Too many images cannot be read."""
 
 
 class Folder:
@@ -149,10 +125,10 @@ class Folder:
             self._nameless = []
         # Files are sorted by folder: each has its folder as the range [first, first + count).
         number = np.searchsorted(self.classes, folders)
-        self._first = np.searchsorted(number, np.arange(len(self.classes)))[number]
-        self._count = np.bincount(number)[number]
-        # Shared memory, so that what one loader process finds unreadable counts in all.
-        self._corrupt = torch.zeros(len(files), dtype=torch.bool).share_memory_()
+        first = np.searchsorted(number, np.arange(len(self.classes)))[number]
+        self._standins = Standins(
+            f"{place} ({self.split})", self._name_of, first, np.bincount(number)[number], self._group
+        )
 
     def __len__(self) -> int:
         return len(self._files)
@@ -160,7 +136,7 @@ class Folder:
     @property
     def corrupt(self) -> int:
         """Images found unreadable so far."""
-        return int(self._corrupt.sum())
+        return self._standins.corrupt
 
     @cached_property
     def fingerprint(self) -> str:
@@ -181,7 +157,7 @@ class Folder:
                 with suppress(OSError):  # a link that leads nowhere
                     crcs[row] = self._archive.crc(self._files[row])
 
-        _in_threads(fill, len(self))
+        in_threads(fill, len(self))
         digest.update(crcs.tobytes())
         return digest.hexdigest()[:16]
 
@@ -191,14 +167,14 @@ class Folder:
 
         def fill(rows: range) -> None:
             for row in rows:
-                out[row] = self._image(int(indices[row]))
+                out[row] = self._standins.read(int(indices[row]), self._image)
 
-        _in_threads(fill, len(indices))
+        in_threads(fill, len(indices))
         return out
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The image's captions, or those of the image that stands for it: ask after the image, which may be broken."""
-        return self._captions[next((i for i in self._standing(index) if not self._corrupt[i]), index)]
+        return self._captions[self._standins.of(index)]
 
     def prompt(self, index: int) -> str:
         """The first of the image's own captions, readable or not: prompts do not depend on what was read before."""
@@ -221,7 +197,7 @@ class Folder:
             counts = Counter(f.folder for f in self._files).most_common()
             told = ", ".join(f"{folder} ({n:,})" for folder, n in counts[:6]) + (", ..." if len(counts) > 6 else "")
             lines.append(("classes", f"{len(counts):,}: {told}"))
-        lines.append(("sizes", self._sizes()))
+        lines.append(("sizes", sizes_told(lambda i: self._archive.open(self._files[i]), len(self), self.size)))
         if self._nameless:
             first = self._nameless[0]
             lines.append((
@@ -234,57 +210,14 @@ class Folder:
     def _captions_of(self, folder: str) -> tuple[str, ...]:
         return next(told for f, told in zip(self._files, self._captions, strict=True) if f.folder == folder)
 
-    def _sizes(self) -> str:
-        """H x W in pixels of at most 200 evenly spaced images."""
-        n = min(len(self), _MEASURED)
-        sizes, broken = [], 0
-        for file in (self._files[i * len(self) // n] for i in range(n)):
-            try:
-                with self._archive.open(file) as stream:
-                    sizes.append(decoding.pixel_size(stream))
-            except UNREADABLE:
-                broken += 1
-        seen = "" if n == len(self) else f" (of {n} looked at)"
-        if not sizes:
-            return f"none can be read{seen}"
-        sizes.sort(key=math.prod)
-        least, most = ("{} x {}".format(*sizes[k]) for k in (0, -1))
-        told = least if least == most else f"{least} to {most}"
-        height, width = self.size
-        smaller = sum(h < height or w < width for h, w in sizes)
-        asked = height if height == width else f"{height} x {width}"
-        told += f"; {smaller} smaller than {asked}, which are enlarged" if smaller else ""
-        return told + (f"; {broken} unreadable" if broken else "") + seen
-
-    def _standing(self, index: int) -> Sequence[int]:
-        """The image and those that stand for it where it is unreadable, in order."""
-        first, count = int(self._first[index]), int(self._count[index])
-        return range(index, first + count) if index == first else [*range(index, first + count), *range(first, index)]
-
     def _image(self, index: int) -> np.ndarray:
-        for i in self._standing(index):
-            if not self._corrupt[i]:
-                try:
-                    return decode(self._archive.read(self._files[i]), self.size, self._background)
-                except UNREADABLE as error:
-                    self._mark(i, error)
-        folder = self._files[index].folder
-        raise CorruptImages(
-            f"{self.path}: no image of {f'the folder {folder!r}' if folder else 'the top folder'} can be read; repair "
-            "or remove them"
-        )
+        return decode(self._archive.read(self._files[index]), self.size, self._background)
 
-    def _mark(self, i: int, error: Exception) -> None:
-        self._corrupt[i] = True
-        found = self.corrupt
-        name = self._files[i].name
-        log.warning("%s: %s cannot be read (%s) and is left out; %d so far", self.path, name, error, found)
-        if found > max(1, CORRUPT_SHARE * len(self)):
-            names = [self._files[k].name for k in self._corrupt.nonzero().flatten().tolist()]
-            raise CorruptImages(
-                f"{found} of the {len(self)} images of {self.path} ({self.split}) cannot be read, more than "
-                f"{CORRUPT_SHARE:.0%}: {shown(names)} (the last: {error}); repair or remove them"
-            )
+    def _name_of(self, index: int) -> str:
+        return self._files[index].name
+
+    def _group(self, index: int) -> str:
+        return f"the folder {folder!r}" if (folder := self._files[index].folder) else "the top folder"
 
 
 def _parted(files: Sequence[File]) -> tuple[list[File], list[File]]:

@@ -95,7 +95,7 @@ def read_texts(archive: Archive, images: Sequence[File]) -> Beside:
             continue
         if _NUL in text:
             out.passed.add("captions that are not UTF-8", file.name)
-        elif told := _captions(re.split(r"\r\n|\r|\n", text)):  # splitlines() would cut at more than ends of lines
+        elif told := captions_in(text):
             out.captions.update(dict.fromkeys(named[stem], told))
         else:
             out.passed.add("empty captions", file.name)
@@ -136,14 +136,19 @@ def read_tables(archive: Archive, images: Sequence[File]) -> Beside:
                 raise ValueError(f"{where}, line {line}: text={caption!r}; allowed: a caption or a list of captions")
             told[name] += lines
     for name, lines in told.items():
-        if kept := _captions(lines):
+        if kept := distinct(lines):
             out.captions[name] = kept
         else:
             out.passed.add("empty captions", name)
     return out
 
 
-def _captions(lines: Sequence[str]) -> tuple[str, ...]:
+def captions_in(text: str) -> tuple[str, ...]:
+    """Of a text file: each line that is not blank is one."""
+    return distinct(re.split(r"\r\n|\r|\n", text))  # splitlines() would cut at more than ends of lines
+
+
+def distinct(lines: Sequence[str]) -> tuple[str, ...]:
     """Without blank ones and repetitions, every run of white space as one blank."""
     return tuple(dict.fromkeys(words for line in lines if (words := " ".join(line.split()))))
 

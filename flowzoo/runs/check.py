@@ -215,7 +215,9 @@ def _edges(size: tuple[int, int]) -> str:
 def check_files(values: Mapping[str, Any]) -> None:
     """Raises ValueError for data and weights that are not there, or are no weights of their class."""
     source = values["data"].get("source", {})
-    given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
+    given = {}
+    if declared.own_class(str(source.get("_target_"))) != "Shards":  # whose paths may be patterns and URLs
+        given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
     frozen = {key: values[key] for key in ("extractor", "autoencoder", "perceptual") if values.get(key)}
     encoders = values.get("text", {}).get("encoders", {})
     frozen |= {f"text.encoders.{name}": part for name, part in encoders.items()}

@@ -43,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
-def replace(path: Path, content: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Replaces a file. Raises RunError.
 
     Written beside its name, flushed to the disk and renamed: whoever reads sees the old content or the new one, whole,
@@ -62,13 +62,13 @@ def create(path: Path, content: str) -> None:
 
 
 @contextmanager
-def _beside(path: Path, content: str) -> Iterator[Path]:
+def _beside(path: Path, content: str | bytes) -> Iterator[Path]:
     """The content in a file of its own, on the disk, which is gone after an error."""
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     with saying(f"cannot write {path}"):
         try:
-            with open(beside, "w", newline="") as file:
-                file.write(content)
+            with open(beside, "wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
                 file.flush()
                 os.fsync(file.fileno())
             yield beside

@@ -12,7 +12,8 @@ from typing import Any
 TEXT = (
     *("sweep", "runs", "variant", "experiment", "run", "prompt", "prompts", "out", "output", "storage"),
     *("data.name", "data.source.name", "data.source.path", "data.source.val_path", "data.source.template"),
-    *("data.source.background", "extractor.weights", "extractor.model_name"),
+    *("data.source.background", "data.source.captions", "data.source.synthetic"),
+    *("extractor.weights", "extractor.model_name"),
     *("text.encoders.*.weights", "autoencoder.weights", "perceptual.weights"),
     *("logger.project", "logger.entity", "logger.group", "logger.name", "logger.id", "logger.version"),
     *("logger.save_dir", "cluster.partition", "cluster.account", "cluster.qos", "cluster.constraint", "cluster.python"),

@@ -17,7 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from flowzoo.data.folder import CorruptImages, Folder
+from flowzoo.data.folder import Folder
+from flowzoo.data.reading import CorruptImages
 from flowzoo.data.source import measure
 
 CLASSES = ("cat", "fire_truck", "n0001")

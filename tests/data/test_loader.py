@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from flowzoo.data import loader
-from flowzoo.data.folder import CorruptImages, Folder
+from flowzoo.data.folder import Folder
 from flowzoo.data.loader import Batch, Batches, Plan
+from flowzoo.data.reading import CorruptImages
 from flowzoo.data.shapes import Shapes
 from flowzoo.data.textcache import TextCache
 from flowzoo.encoders.text import Text, TextEncoders
