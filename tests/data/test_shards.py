@@ -61,7 +61,7 @@ def test_it_equals_the_folder_of_the_unpacked_files(made: Path, tmp_path: Path) 
 
 
 def test_threads_share_files_that_are_opened_and_forgotten(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_opened", lru_cache(maxsize=1)(lambda file, process: Path(file).open("rb")))
+    monkeypatch.setattr(storage, "_opened", lru_cache(maxsize=1)(storage._opened.__wrapped__))
     source = whole(made)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda k: source.images([k])[0], list(range(120)) * 5))
