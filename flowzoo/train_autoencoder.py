@@ -150,7 +150,7 @@ def program(cfg: DictConfig, made: Prepared) -> Program:
         adversary=made.adversary,
         seed=cfg.seed,
         val_samples=loop.val_samples,
-        batch_size=loop.batch_size,
+        batch_size=max(1, loop.batch_size // loop.accumulate),
         stream=stream,
         dtype=torch.float64 if loop.is_double else torch.float32,
     )
@@ -165,6 +165,7 @@ def program(cfg: DictConfig, made: Prepared) -> Program:
         clip_norm=loop.clip_norm,
         mixed=loop.is_half,
         compile_mode=loop.compile_mode,
+        accumulate=loop.accumulate,
         decayed=network.matrices(),
     )
 

@@ -19,6 +19,7 @@ from sweeps.definition import translated
 # What can change neither a weight nor a score.
 EXECUTION = (
     *("engine", "stack", "logger", "callbacks", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
+    "trainer.accumulate",
     *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )
 

@@ -29,6 +29,9 @@ PARTS = (
 )
 SECTIONS = ("seed", "sigma_data", "data.name", "data.cache", "data.workers", "trainer.", "evaluation.")
 
+# Settings that runs made by an older flowzoo lack; what stands for them is the default.
+YOUNG = ("trainer.accumulate",)
+
 # Whose files the weights of a class are; None where it reads any.
 KINDS: dict[str, Kind | None] = {
     "ClipTower": CLIP,
@@ -135,7 +138,7 @@ def _check_there(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}={spelled(part)}: allowed is a part that names its class, _target_")
         if "_target_" not in part:
             raise ValueError(f"{place}={spelled(part)}: it names no class; allowed is a part with _target_")
-    needed = [key for key in LIMITS if key.startswith(SECTIONS)]
+    needed = [key for key in LIMITS if key.startswith(SECTIONS) and key not in YOUNG]
     for group in ("optimizer", "ema"):  # all that our own take, so that a run's name says it
         target = str(values[group]["_target_"])
         takes = list(signature_of(target).parameters) if declared.own_class(target) else []
@@ -181,11 +184,16 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
         )
     count = len(devices) if isinstance(devices, list) else devices
     if isinstance(count, int):
-        processes = count * trainer.get("num_nodes", 1)
+        processes, parts = count * trainer.get("num_nodes", 1), trainer.get("accumulate", 1)
         if trainer["batch_size"] % processes:
             raise ValueError(
                 f"trainer.batch_size={trainer['batch_size']}: allowed is a multiple of the {processes} processes "
                 "(trainer.devices times trainer.num_nodes)"
+            )
+        if trainer["batch_size"] % (processes * parts):
+            share = "trainer.batch_size" if processes == 1 else f"trainer.batch_size / {processes} processes"
+            raise ValueError(
+                f"trainer.accumulate={parts}: allowed is a divisor of {trainer['batch_size'] // processes}, {share}"
             )
 
 

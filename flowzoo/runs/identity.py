@@ -17,13 +17,15 @@ from flowzoo.formulation import declared, names
 from flowzoo.paths import user_path
 from flowzoo.sizes import patch_of
 
-# Keys that can change neither a weight nor which weights are kept. `sigma_data` and `captions` are inside path.target
-# and data.source where they matter. Missing on purpose: trainer.devices and num_nodes, which split the batch and the
-# random streams, trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
+# Keys that can change neither a weight, but for rounding, nor which weights are kept. `sigma_data` and `captions` are
+# inside path.target and data.source where they matter. trainer.accumulate adds up the same numbers in another order, as
+# another GPU does. Missing on purpose: trainer.devices and num_nodes, which split the batch and the random streams,
+# trainer.precision, which rounds, and trainer.val_every and val_samples, which choose the checkpoint.
 NOT_IN_HASH = (
     *("runs", "sweep", "hydra", "stack", "logger", "callbacks", "extractor", "metric", "solver"),
     *("evaluation", "halving"),
     *("sigma_data", "captions", "trainer.accelerator", "trainer.strategy", "trainer.compile"),
+    "trainer.accumulate",
     *("trainer.log_every", "trainer.checkpoint_every", "data.cache", "data.workers"),
 )
 

@@ -92,6 +92,7 @@ LIMITS: dict[str, Limit] = {
     "captions": one_of("mix", "terse", "dense"),
     "trainer.steps": integer(1),
     "trainer.batch_size": integer(1),
+    "trainer.accumulate": integer(1),
     # no 16-bit floats: their gradient scaler overflows on purpose, which here is divergence; no weights in bf16 alone,
     # which smaller steps of AdamW do not move
     "trainer.precision": one_of("auto", "32-true", "64-true", "bf16-mixed"),

@@ -109,6 +109,10 @@ class AutoencoderTask:
         counts = self.adversary is not None and step >= self.adversary.start
         return x, noise, x.new_tensor(float(counts))
 
+    def parts(self, inputs: tuple[Any, ...], n: int) -> Iterator[tuple[Any, ...]]:
+        x, noise, counts = inputs
+        return ((*one, counts) for one in zip(x.chunk(n), noise.chunk(n), strict=True))
+
     def losses(self, network: StackedBackbone, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
         """[1]"""
         x, _, counts = inputs

@@ -83,6 +83,10 @@ class ClipTask:
     def inputs(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, ...]:
         return batch
 
+    def parts(self, inputs: tuple[Any, ...], n: int) -> Iterator[tuple[Any, ...]]:
+        """ValueError: each image is compared with all captions of the batch."""
+        raise ValueError(f"a CLIP's batch cannot be cut into {n} parts; allowed is the whole")
+
     def losses(self, network: StackedBackbone, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
         """[1]"""
         return network.call(weights, *inputs)

@@ -113,6 +113,14 @@ class FormulationTask:
         block = self._records
         return [getattr(block, field.name)[:, place : place + share] for field in fields(block)]
 
+    def parts(self, inputs: tuple[Any, ...], n: int) -> Iterator[tuple[Any, ...]]:
+        x0, eps, text, *records = inputs
+        samples = text.tokens[0].ndim - 3  # the axis: text of all variants has no other before it
+        tokens, pooled = (zip(*(x.chunk(n, samples) for x in each), strict=True) for each in (text.tokens, text.pooled))
+        texts = [Text(*one, text.counts) for one in zip(tokens, pooled, strict=True)]
+        own = zip(*(x.chunk(n, 1) for x in (x0, eps, *records)), strict=True)
+        return ((x, noise, told, *rest) for (x, noise, *rest), told in zip(own, texts, strict=True))
+
     def losses(self, network: StackedBackbone, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
         """[V] weighted mean squared errors on the targets."""
         return formulation_losses(network, weights, *inputs)

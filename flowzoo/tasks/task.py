@@ -33,6 +33,9 @@ class Task(Protocol):
     def inputs(self, batch: Any, step: int) -> tuple[Any, ...]:
         """What `losses` gets: tensors on the device, alone or in tuples, of the same shapes at every step."""
 
+    def parts(self, inputs: tuple[Any, ...], n: int) -> Iterable[tuple[Any, ...]]:
+        """The inputs of n equal parts of a batch, as views; the mean of their losses is that of the batch."""
+
     def losses(self, network: StackedBackbone, weights: Mapping[str, Tensor], *inputs: Any) -> Tensor:
         """[V], each the mean over this process's share of the batch; `weights` by name, [V, *shape]."""
 

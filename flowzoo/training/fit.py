@@ -79,7 +79,7 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
         first.val,
         seeds=[job.seed for job in stack.jobs],
         val_samples=loop.val_samples,
-        batch_size=loop.batch_size,
+        batch_size=max(1, loop.batch_size // loop.accumulate),
         stream=stream,
     )
     return Program(
@@ -92,6 +92,7 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
         clip_norm=loop.clip_norm,
         mixed=loop.is_half,
         compile_mode=compile_mode,
+        accumulate=loop.accumulate,
     )
 
 
@@ -153,6 +154,12 @@ def train_program(
     try:
         with notice.listening():
             trainer.fit(module, ckpt_path=cadence.last if resume else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        parts = f"trainer.accumulate={2 * loop.accumulate}" if loop.at_once > 1 else "trainer.strategy=sharded"
+        raise RunError(
+            f"out of memory with {loop.at_once} of trainer.batch_size={loop.batch_size} at once: {error}; allowed: "
+            f"{parts}, which leaves the run what it is" + (", or a smaller stack.size" if len(runs) > 1 else "")
+        ) from error
     except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

@@ -15,6 +15,7 @@ class Loop:
 
     steps: int = 20_000
     batch_size: int = 128  # over all devices
+    accumulate: int = 1  # parts of a batch, one after another, where all at once does not fit; no other run
     precision: str = "auto"  # "bf16-mixed" on a GPU, "32-true" elsewhere; or one of these, or "64-true"
     clip_norm: float | None = 1.0  # of the gradient
     compile: bool | str = "auto"  # CUDA graphs on a GPU, nothing elsewhere
@@ -45,6 +46,11 @@ class Loop:
         if devices == "auto":
             devices = torch.cuda.device_count() if self.device.type == "cuda" else 1
         return (devices if isinstance(devices, int) else len(devices)) * self.num_nodes
+
+    @property
+    def at_once(self) -> int:
+        """Samples of a variant that a device has in a forward and backward pass."""
+        return self.batch_size // (self.accumulate * self.processes)
 
     @property
     def is_first_process(self) -> bool:

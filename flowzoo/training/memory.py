@@ -51,9 +51,9 @@ def estimated(stack: Stack) -> float:
     weights = {name: w.requires_grad_() for name, w in network.cut(one).items()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         out = functional_call(network.skeleton, weights, (z, label, text))
-    activations = sum(saved.values()) * (0.5 if loop.is_half else 1.0) * loop.batch_size
+    activations = sum(saved.values()) * (0.5 if loop.is_half else 1.0) * loop.at_once
     del out  # until here it held what was saved, so that no address came twice
-    return COPIES * one.nbytes + activations
+    return (COPIES + (loop.accumulate > 1)) * one.nbytes + activations
 
 
 def measured(stack: Stack, device: torch.device, variants: int = 2) -> float:
@@ -64,7 +64,7 @@ def measured(stack: Stack, device: torch.device, variants: int = 2) -> float:
     network, loop = copy.deepcopy(stack.network.holding(rows)).to(device), stack.first.loop
     optimizers, rate = [stack.first.optimizer] * variants, Linear(warmup_steps=0)
     updates = updates_of(network.flat.detach(), optimizers, rate, 2, network.cut)
-    z, label, text = _inputs(stack, device, loop.batch_size)
+    z, label, text = _inputs(stack, device, loop.at_once)
     records = [label.expand(variants, *label.shape) for _ in fields(Coefficients)]
     ones = torch.ones(variants, device=device)
     rounded = network.flat.detach().bfloat16() if loop.is_half else None

@@ -44,12 +44,15 @@ class Program(nn.Module):
         clip_norm: float | None,
         mixed: bool,
         compile_mode: str | None,
+        accumulate: int = 1,
         decayed: Tensor | None = None,
     ) -> None:
         """`optimizers`, one a variant; `rate` is how far from each one's lr a step of a training of `steps` is.
 
         `decayed`, bool [P]: the columns that weight decay is for, None for all.
 
+        `accumulate`: parts of a batch that are differentiated one after another; their gradients are added up in
+        float32 or better.
         `mixed`: forward and backward pass in bf16, weights in float32.
         `compile_mode`: "reduce-overhead" makes the step a CUDA graph, for which the losses are compiled where the task
         says so; "default" compiles the losses.
@@ -57,7 +60,7 @@ class Program(nn.Module):
         super().__init__()
         self.network, self.task, self.ema, self.optimizers, self.rate = network, task, ema, optimizers, rate
         self.steps, self.clip_norm, self.mixed, self.compile_mode = steps, clip_norm, mixed, compile_mode
-        self._decayed = decayed
+        self.accumulate, self._decayed = accumulate, decayed
         self.best = [math.inf] * len(optimizers)  # lowest validation loss of the average, of each variant
         for name, shape in (("loss_sum", len(optimizers)), ("norm_sum", len(optimizers)), ("loss_count", ())):
             self.register_buffer(name, torch.zeros(shape), persistent=False)
@@ -93,7 +96,9 @@ class Program(nn.Module):
             self.working = self.network.working().detach()
         if self.rows is not flat:
             self.network.flat = nn.Parameter(self.working, requires_grad=False)  # no process keeps all in full
-        self._gradient = self._mean = torch.empty_like(self.working)
+        self._part = torch.empty_like(self.working)  # the gradient of a part of the batch
+        self._gradient = self._part if self.accumulate == 1 else torch.empty_like(self.working, dtype=self.rows.dtype)
+        self._mean = self._gradient
         together = self.compile_mode == "reduce-overhead"
         capture: Callable[[Callable[..., Any]], Callable[..., Any]] = Captured if together else lambda f: f
         captured = part.captured and self.updates.captured
@@ -106,7 +111,7 @@ class Program(nn.Module):
 
     def end(self) -> None:
         """After the last step: the memory of graphs and copies is given back."""
-        for name in ("_advance", "_gradient", "_mean", "working", "updates", "rows"):
+        for name in ("_advance", "_part", "_gradient", "_mean", "working", "updates", "rows"):
             delattr(self, name)
 
     def _autocast(self) -> torch.autocast:
@@ -135,7 +140,15 @@ class Program(nn.Module):
         return advance
 
     def _differentiated(self, *inputs: Any) -> Tensor:
-        return differentiate(self._losses, self.network, self.working, self._gradient, *inputs)
+        """The losses [V] and their gradient, of the whole batch, whatever its parts: equal but for rounding."""
+        if self.accumulate == 1:
+            return differentiate(self._losses, self.network, self.working, self._part, *inputs)
+        self._gradient.zero_()
+        each = []
+        for part in self.task.parts(inputs, self.accumulate):
+            each.append(differentiate(self._losses, self.network, self.working, self._part, *part))
+            self._gradient.add_(self._part, alpha=1 / self.accumulate)
+        return torch.stack(each).mean(0)
 
     def _update(self, losses: Tensor) -> None:
         gradient = self._mean

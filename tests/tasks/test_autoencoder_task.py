@@ -58,6 +58,13 @@ def test_a_step_is_a_function_of_seed_and_step(numbers: Any) -> None:
     assert not torch.equal(inputs(task(numbers), 4, 4)[1], noise)
 
 
+def test_the_mean_loss_of_its_parts_is_that_of_a_batch(numbers: Any) -> None:
+    made, network = task(numbers, Adversary(0.5, 0)), Single(players())
+    weights, batch = network.cut(network.flat), inputs(task(numbers, Adversary(0.5, 0)), 0, 0)
+    parts = [made.losses(network, weights, *part) for part in made.parts(batch, 3)]
+    torch.testing.assert_close(torch.stack(parts).mean(0), made.losses(network, weights, *batch))
+
+
 def called(network: Single) -> Network:
     """As the program calls it."""
     return lambda *inputs: network.call(network.cut(network.flat), *inputs)
