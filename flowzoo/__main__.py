@@ -10,6 +10,7 @@ from flowzoo import __version__
 # command -> (module, what it does)
 COMMANDS = {
     "train": ("flowzoo.train", "train, sample and score a formulation"),
+    "extend": ("flowzoo.extend", "go on with a finished run to more steps"),
     "evaluate": ("flowzoo.evaluate", "score a trained run in other settings"),
     "sample": ("flowzoo.sample", "draw images from a trained run"),
     "sweeps": ("sweeps", "plan, run and check many runs, search parameters"),

@@ -166,6 +166,7 @@ OPTION_LIMITS: dict[str, Limit] = {
     "guidance": NOT_NEGATIVE,
     "weights": one_of("ema", "raw"),
     "seed": integer(0),
+    "fresh": FLAG,
 }
 
 

@@ -106,7 +106,7 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
         OmegaConf.update(cfg, key, OmegaConf.select(chosen, key), merge=False, force_add=True)
     _set(cfg, [(o.key_or_group, o.value()) for o in changes if o not in groups])
     check_stored(cfg)
-    checkpoint = run.path / "checkpoints" / f"{options.checkpoint}.ckpt"
+    checkpoint = run.path / "checkpoints" / f"{getattr(options, 'checkpoint', 'last')}.ckpt"
     if not checkpoint.is_file():
         raise RunError(f"run={run.path}: there is no {checkpoint.name} yet, the run is {run.state or 'not started'}")
     return Trained(run, options, cfg)
