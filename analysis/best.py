@@ -53,6 +53,26 @@ class Best:
         return Table(["variant", *(", ".join(Contender("", self.keys, own).said) for own in values)], rows)
 
     @property
+    def table(self) -> Table:
+        """`grid`, how sure each best value is, and the rank of each variant at its best value."""
+        rows = []
+        for row, entry in zip(self.grid.rows, self.ranking.entries, strict=True):
+            sure = self.sure.get(entry.variant)
+            rank = "" if entry.rank_all is None else f"{entry.rank_all:.2f}"
+            rows.append([*row, "" if sure is None else f"{sure:.0%}", rank])
+        return Table([*self.grid.header, "sure", "rank at best"], rows)
+
+    @property
+    def told(self) -> str:
+        """What the table says."""
+        sure = (
+            "sure: the share of resampled seeds in which it stays the best"
+            if self.sure
+            else "one seed: not known how sure"
+        )
+        return f"Average ranks among all variants at all values, * at the best of each; {sure}."
+
+    @property
     def left_out(self) -> list[Entry]:
         """Contenders without a rank of variants that have one at another value."""
         return [e for e in self.among_all.unranked if self.contenders[e.variant].variant in self.chosen]

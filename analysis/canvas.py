@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "axis": {
         "labelColor": "currentColor", "titleColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.1,
         "domain": False, "ticks": False, "labelPadding": 6, "titleFontWeight": 500, "titleFontSize": 12,
-        "labelFontSize": 11, "titlePadding": 10,
+        "labelFontSize": 11, "titlePadding": 10, "labelFlush": False, "labelOverlap": True, "labelSeparation": 4,
     },
     "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "symbolStrokeColor": "currentColor"},
 }  # fmt: skip
@@ -88,13 +88,9 @@ class Canvas:
         return chart.transform_filter("datum.at == at") if asks else chart
 
     def finish(self, chart: Any, rows: Sequence[Mapping[str, Any]], height: int, asks: bool = False) -> dict[str, Any]:
-        """The specification. Rows join it last: Altair would walk through each of them, which takes seconds.
-
-        It is not compared with Vega-Lite's schema, which takes as long as all the rest; the tests do that.
-        """
+        """The specification, with the page's filters as parameters."""
         params = [self.families, self.needle, *([alt.param(name="at", value=0)] if asks else [])]
-        whole = chart.add_params(*params).properties(width="container", height=height)
-        return whole.configure(**CONFIG).to_dict(validate=False) | {"datasets": {ROWS: list(rows)}}
+        return specification(chart, rows, height, params)
 
     def lines(self, base: Any, point: bool = False, **encoding: Any) -> Any:
         """One line a variant: the best of each family stands out, and so does what the pointer is on."""
@@ -119,6 +115,15 @@ class Canvas:
             if run.variant in self.first:
                 first.setdefault(run.variant, run)
         return sorted(first.values(), key=lambda run: self.rank.get(run.variant, np.inf))
+
+
+def specification(chart: Any, rows: Sequence[Mapping[str, Any]], height: int, params: Sequence[Any]) -> dict[str, Any]:
+    """A chart of `ROWS` with its parameters. Rows join it last: Altair would walk through each, which takes seconds.
+
+    It is not compared with Vega-Lite's schema, which takes as long as all the rest; the tests do that.
+    """
+    whole = chart.add_params(*params).properties(width="container", height=height)
+    return whole.configure(**CONFIG).to_dict(validate=False) | {"datasets": {ROWS: list(rows)}}
 
 
 def thin(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

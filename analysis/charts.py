@@ -93,10 +93,10 @@ class Charts(Canvas):
         x = alt.X("steps:Q", title="sampling steps", axis=alt.Axis(values=ticks, format="d"),
                   scale=alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, padding=12))  # fmt: skip
         y = alt.Y(**self.axis(objective), **scaled(ends, padding=10))
+        error = [alt.Tooltip(f"{field}_se:Q", title="standard error")] if len(study.ranking.seeds) > 1 else []
         chart = self.lines(
             base, x=x, y=y, point=True,
-            tooltip=["variant:N", "steps:Q", *self.tips(objective.name),
-                     alt.Tooltip(f"{field}_se:Q", title="standard error"), "rank:Q", "seeds:Q"],
+            tooltip=["variant:N", "steps:Q", *self.tips(objective.name), *error, "rank:Q", "seeds:Q"],
             strokeDash=alt.condition("datum.whole", alt.value([1, 0]), alt.value([4, 3])),
         )  # fmt: skip
         bars = base.transform_filter("datum.lead").mark_rule(strokeWidth=1.2).encode(

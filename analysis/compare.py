@@ -12,7 +12,7 @@ from analysis.outputs import check_file, write
 from analysis.rank import add_filters, filters, load
 from analysis.results import Results, natural
 from analysis.tables import SUFFIXES, Table, check_suffix, document, text
-from analysis.words import number
+from analysis.words import number, telling
 from flowzoo.runs.columns import config_columns, is_training
 from flowzoo.runs.files import RunError, csv_text, tell
 from flowzoo.runs.finding import Found
@@ -96,35 +96,24 @@ def compared(a: Sequence[Scores], b: Sequence[Scores], apart: Sequence[str] = ()
                 raise ValueError(f"two rows are {said}: choose one with --include-..., --a or --b")
             keyed[key] = row
         by_key.append(keyed)
-    first, second = by_key
-    if not (keys := [key for key in first if key in second]):
+    ours, theirs = by_key
+    if not (keys := [key for key in ours if key in theirs]):
         raise ValueError(_nothing_shared(shared, a, b))
-    told = _telling(lines, [dict(zip(shared, key, strict=True)) for key in keys])
+    cells_of = [dict(zip(shared, key, strict=True)) for key in keys]
+    first = [name for name in lines if name == "variant"]
+    rest = sorted(set(lines) - {"variant"}, key=lambda name: (name not in OTHERS, len(name), name))
+    told = list(dict.fromkeys([*first, *telling([*first, *rest], cells_of)]))
     pairs = []
-    for key in keys:
-        cells = dict(zip(shared, key, strict=True))
+    for key, cells in zip(keys, cells_of, strict=True):
         line = ", ".join(cells[name] if name == "variant" else f"{name}={cells[name]}" for name in told) or ALL
         where = tuple(value for name, value in cells.items() if name not in ("seed", *lines))
-        pairs.append(Pair(line, cells.get("seed", ""), where, first[key].scores, second[key].scores))
+        pairs.append(Pair(line, cells.get("seed", ""), where, ours[key].scores, theirs[key].scores))
     between = {}
     for name in dict.fromkeys([*(n for row in (*a, *b) for n in row.told)]):
         values = [sorted({row.told.get(name, "") for row in lot}) for lot in (a, b)]
         if name not in shared and values[0] != values[1] and max(map(len, values)) == 1:
             between[name] = (values[0][0], values[1][0])
     return Comparison(pairs, between)
-
-
-def _telling(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The first of these columns, and of the others, shortest first, those that tell more rows apart."""
-
-    def count(some: Sequence[str]) -> int:
-        return len({tuple(row[name] for name in some) for row in rows})
-
-    told: list[str] = [name for name in names if name == "variant"]
-    for name in sorted(set(names) - set(told), key=lambda name: (name not in OTHERS, len(name), name)):
-        if count([*told, name]) > count(told):
-            told.append(name)
-    return told
 
 
 def _nothing_shared(shared: Sequence[str], a: Sequence[Scores], b: Sequence[Scores]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from analysis.against import Against
 from analysis.objectives import listed
 from analysis.others import other_scores
 from analysis.overview import Overview
@@ -13,7 +14,9 @@ from analysis.tables import Table, escape
 from analysis.tables import markdown as table
 
 
-def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
+def markdown(
+    studies: Sequence[Study], title: str, searches: Sequence[Search] = (), swept: Sequence[Against] = ()
+) -> str:
     """The whole report."""
     parts = [
         f"# {escape(title)}",
@@ -32,6 +35,10 @@ def markdown(studies: Sequence[Study], title: str, searches: Sequence[Search] = 
             parts += ["## The paper's order", words, table(all_of.with_paper)]
         if all_of.with_each_other:
             parts += ["## Whether the studies agree with each other", "Spearman.", table(all_of.with_each_other)]
+    for one in swept:
+        for part in (part for part in one.parts if part.tells):
+            named = ", ".join(filter(None, (one.where, part.name)))
+            parts += [f"## Against {escape(one.key)}: {escape(named)}", escape(part.best.told), table(part.best.table)]
     for study in studies:
         parts += [f"## {escape(study.title)}", *(f"> {escape(text)}" for text in study.warnings), ranking(study)]
         if found := study.agreement:

@@ -1,9 +1,10 @@
 """Pieces of HTML that every part of the page is made of."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis.tables import Table
 from flowzoo.formulation.names import family
@@ -63,30 +64,50 @@ def folded(title: str, html: str, id: str = "") -> str:
     return f"<details{name}><summary>{escape(title)}</summary>{html}</details>"
 
 
-def figure(
-    id: str,
-    title: str,
-    intro: str,
-    specs: Sequence[tuple[str, Any]],
-    labels: Sequence[str] = (),
-    asks: str = "",
-    narrow: bool = False,
-) -> str:
+class Figure(NamedTuple):
     """Charts side by side, each a name and its specification; of several `labels` the page `asks` for one."""
-    ids = [f"{id}-{name}" for name, _ in specs]
-    choice = ""
-    if len(labels) > 1:
-        options = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(labels))
-        choice = f'<label>{asks} <select data-charts="{" ".join(ids)}">{options}</select></label>'
-    elif labels:
-        choice = f"<p class=muted>{asks}: {escape(labels[0])}</p>"
-    charts = "".join(
-        f'<figure><div class="chart" data-spec="{id}"></div></figure>'
-        f'<script type="application/json" id="{id}">{_json(spec)}</script>'
-        for id, (_, spec) in zip(ids, specs, strict=True)
-    )
-    width = "pair narrow" if narrow else "pair"
-    return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="{width}">{charts}</div>'
+
+    id: str
+    title: str
+    specs: Sequence[tuple[str, Any]]
+    labels: Sequence[str]
+
+
+class Figures(list[Figure]):
+    """The figures of a page, in their order."""
+
+    def draw(
+        self,
+        id: str,
+        title: str,
+        intro: str,
+        specs: Sequence[tuple[str, Any]],
+        labels: Sequence[str] = (),
+        asks: str = "",
+        narrow: bool = False,
+    ) -> str:
+        """One more figure: its HTML."""
+        self.append(Figure(id, title, specs, labels))
+        ids = [f"{id}-{name}" for name, _ in specs]
+        choice = ""
+        if len(labels) > 1:
+            options = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(labels))
+            choice = f'<label>{asks} <select data-charts="{" ".join(ids)}">{options}</select></label>'
+        elif labels:
+            choice = f"<p class=muted>{asks}: {escape(labels[0])}</p>"
+        charts = "".join(
+            f'<figure><div class="chart" data-spec="{id}"></div>'
+            f'<p class="save"><button data-save="svg">SVG</button> <button data-save="png">PNG</button></p></figure>'
+            f'<script type="application/json" id="{id}">{_json(spec)}</script>'
+            for id, (_, spec) in zip(ids, specs, strict=True)
+        )
+        width = "pair narrow" if narrow else "pair"
+        return f'<h3>{escape(title)}</h3><p>{escape(intro)}</p>{choice}<div class="{width}">{charts}</div>'
+
+
+def slug(text: str) -> str:
+    """Letters of file names, and of ids on the page."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-").lower()
 
 
 def _json(spec: Any) -> str:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from analysis.tables import MARK
 from flowzoo.runs.files import replace
 from flowzoo.runs.layout import CONFIG, REPORT, STATUS
 from flowzoo.runs.table import SUFFIXES
 
 # Marks the page of a report: a folder with such a page holds what an earlier report wrote.
-MARK = "flowzoo analysis."  # in the first line of tables that have no names of columns there
 GENERATOR = '<meta name="generator" content="flowzoo analysis.report">'
 
 

@@ -9,6 +9,7 @@ from analysis.ranking import Entry
 from analysis.results import GROUP
 from analysis.study import Study
 from analysis.tables import Table
+from analysis.words import telling
 
 EXTREMES = 3  # shown first of each study, at either end
 # What names a study, in this order.
@@ -37,12 +38,8 @@ class Overview:
     @cached_property
     def _telling(self) -> list[str]:
         """The columns that tell the studies apart, no more of them than needed."""
-        telling: list[str] = []
-        for column in AMONG:
-            apart = len({tuple(study.told(name) for name in telling) for study in self.compared})
-            if apart < len(self.compared) and len({study.told(column) for study in self.compared}) > 1:
-                telling.append(column)
-        return telling or list(GROUP[:1])
+        rows = [{name: study.told(name) for name in AMONG} for study in self.compared]
+        return telling(AMONG, rows) or list(GROUP[:1])
 
     def label(self, study: Study) -> str:
         """What tells a study from the others, in a few words."""

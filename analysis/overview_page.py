@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from analysis.maps import FAMILIES, Maps
-from analysis.markup import Marks, figure, folded, table
+from analysis.markup import Figures, Marks, folded, table
 from analysis.overview import Overview, extremes, said, sureness
 from analysis.ranking import Entry
 from analysis.study import Study
@@ -12,7 +12,7 @@ from analysis.study import Study
 FIRST, LAST = 5, 3  # of all variants, shown before the others are asked for
 
 
-def overview(studies: Sequence[Study], ids: Sequence[str], family_colours: Mapping[str, str]) -> str:
+def overview(studies: Sequence[Study], ids: Sequence[str], family_colours: Mapping[str, str], figures: Figures) -> str:
     """Nothing where fewer than two studies have ranks. `ids` are those of their sections."""
     all_of = Overview(studies)
     if len(all_of.compared) < 2:
@@ -33,14 +33,14 @@ def overview(studies: Sequence[Study], ids: Sequence[str], family_colours: Mappi
             "<h3>The paper’s order</h3><p>Correlation of ranks with Table 1, over all settings, with 95 % intervals "
             "from drawing the variants anew. +1 is the same order, 0 none.</p>" + table(all_of.with_paper)
         )
-    parts.append(maps([(all_of.label(study), study) for study in all_of.compared], family_colours, "overview"))
+    parts.append(maps([(all_of.label(study), study) for study in all_of.compared], family_colours, "overview", figures))
     if all_of.with_each_other:
         told = "<p>Spearman’s correlation of ranks, over the variants that both rank.</p>"
         parts.append(folded("Whether the studies agree with each other", told + table(all_of.with_each_other)))
     return "".join(parts) + "</section>"
 
 
-def maps(studies: Sequence[tuple[str, Study]], family_colours: Mapping[str, str], id: str) -> str:
+def maps(studies: Sequence[tuple[str, Study]], family_colours: Mapping[str, str], id: str, figures: Figures) -> str:
     """A figure a family of laws, of which the first stands open; a chart a study, under its name."""
     canvases = [(name, Maps(study, family_colours)) for name, study in studies]
     out: list[str] = []
@@ -53,7 +53,7 @@ def maps(studies: Sequence[tuple[str, Study]], family_colours: Mapping[str, str]
             intro = (
                 "Bars: 95 % intervals of ranks, standard errors of scores. The large point is the best; s = 0 is rf."
             )
-        drawn = figure(id, family.title, intro, found, canvases[0][1].measures, "Shown", narrow=True)
+        drawn = figures.draw(id, family.title, intro, found, canvases[0][1].measures, "Shown", narrow=True)
         out.append(folded(f"{family.title} over its parameters", drawn) if out else drawn)
     return "".join(out)
 

@@ -64,9 +64,11 @@ for (const header of document.querySelectorAll("th[data-sort]")) {
 }
 
 // Names in a chart never cover one another: the first, best ranked ones stay, others move a line or are left to the pointer.
-const LINES = [0, -14, 14, -28, 28];
+const LINES = [0, -14, 14, -28, 28], APART = 13;
 function name(place) {
-  const taken = [];
+  const taken = [], ends = [...place.querySelectorAll(".ends_marks text")];
+  const at = ends.map((text) => new DOMMatrix(getComputedStyle(text).transform).f);
+  spread(at, APART, Number(place.dataset.height)).forEach((y, i) => (ends[i].style.translate = `0px ${y - at[i]}px`));
   for (const text of place.querySelectorAll(".names_marks text, .names_edge_marks text")) {
     text.style.visibility = "visible";
     const free = LINES.some((shift) => {
@@ -80,6 +82,24 @@ function name(place) {
   }
 }
 
+// Places in the same order and so far apart at least, with the least squared moves (pictures.py says the same in Python).
+function spread(places, apart, height) {
+  const order = places.map((_, i) => i).sort((a, b) => places[a] - places[b]), blocks = [], out = [];
+  order.forEach((i, k) => {
+    let total = places[i] - k * apart, count = 1;
+    while (blocks.length && blocks.at(-1)[0] / blocks.at(-1)[1] > total / count) {
+      const before = blocks.pop();
+      total += before[0];
+      count += before[1];
+    }
+    blocks.push([total, count]);
+  });
+  const last = Math.max(0, height - (places.length - 1) * apart);
+  const means = blocks.flatMap(([total, count]) => Array(count).fill(Math.min(Math.max(total / count, 0), last)));
+  order.forEach((i, k) => (out[i] = means[k] + k * apart));
+  return out;
+}
+
 function run(view) {
   return view.runAsync().then(() => name(view.container()));
 }
@@ -87,6 +107,8 @@ function run(view) {
 function draw(place) {
   place.dataset.drawn = "begun";
   const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
+  place.dataset.height = spec.height;
+  if (JSON.stringify(spec).includes('"field":"family"')) place.dataset.families = "yes";
   vegaEmbed(place, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } }).then(({ view }) => {
     views.push(view);
     const choice = document.querySelector(`select[data-charts~="${place.dataset.spec}"]`);
@@ -98,6 +120,69 @@ function draw(place) {
     new ResizeObserver(() => setTimeout(() => name(place), 100)).observe(place);
   });
 }
+
+// The colours of the families, which on the page its filter tells, below a chart that is saved.
+function legend(svg, place) {
+  const shown = chips.filter((c) => c.ariaPressed === "true");
+  if (shown.length < 2 || place.querySelector(".ends_marks") || !place.dataset.families) return;
+  const width = Number(svg.getAttribute("width")), height = Number(svg.getAttribute("height"));
+  let x = 12, y = height + 14;
+  for (const chip of shown) {
+    const step = 26 + 6.4 * chip.dataset.family.length;
+    if (x + step > width && x > 12) [x, y] = [12, y + 18];
+    const [dot, text] = ["circle", "text"].map((tag) => svg.appendChild(document.createElementNS(svg.namespaceURI, tag)));
+    for (const [key, value] of Object.entries({ cx: x, cy: y, r: 4.5, fill: chip.style.getPropertyValue("--family") })) dot.setAttribute(key, value);
+    for (const [key, value] of Object.entries({ x: x + 9, y: y + 4, fill: INK, "font-size": 11, "font-family": FONT })) text.setAttribute(key, value);
+    text.textContent = chip.dataset.family;
+    x += step;
+  }
+  svg.setAttribute("height", y + 12);
+  svg.setAttribute("viewBox", `0 0 ${width} ${y + 12}`);
+}
+
+// Saves a chart as it is shown: its own ink and font, names where they have been moved to.
+const INK = "#1b1f24", FONT = "Helvetica, Arial, sans-serif", SCALE = 2.5;
+function drawing(place) {
+  const copy = place.querySelector("svg").cloneNode(true);
+  for (const text of copy.querySelectorAll("text")) {
+    if (text.style.visibility === "hidden") text.remove();
+    else if (text.style.translate) text.setAttribute("transform", `translate(${text.style.translate.replaceAll("px", "")}) ${text.getAttribute("transform") ?? ""}`);
+    text.removeAttribute("style");
+  }
+  legend(copy, place);
+  const text = new XMLSerializer().serializeToString(copy).replaceAll("currentColor", INK).replaceAll('"inherit"', `"${FONT}"`);
+  return { text, width: Number(copy.getAttribute("width")), height: Number(copy.getAttribute("height")) };
+}
+
+function picture({ text, width, height }) {
+  return new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => {
+      const canvas = document.createElement("canvas"), paper = canvas.getContext("2d");
+      canvas.width = width * SCALE;
+      canvas.height = height * SCALE;
+      paper.fillStyle = "white";
+      paper.fillRect(0, 0, canvas.width, canvas.height);
+      paper.drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob(resolve, "image/png");
+    };
+    image.onerror = reject;
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  });
+}
+
+async function save(button) {
+  const place = button.closest("figure").querySelector(".chart"), made = drawing(place);
+  const choice = document.querySelector(`select[data-charts~="${place.dataset.spec}"]`);
+  const named = [place.dataset.spec, choice?.selectedOptions[0].textContent].filter(Boolean).join("-");
+  const blob = button.dataset.save === "svg" ? new Blob([made.text], { type: "image/svg+xml" }) : await picture(made);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${named.replace(/[^A-Za-z0-9._]+/g, "-").replace(/-$/, "").toLowerCase()}.${button.dataset.save}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+for (const button of document.querySelectorAll("[data-save]")) button.addEventListener("click", () => save(button));
 
 // A chart has no width before it is shown: what is folded is drawn when it is opened.
 const hidden = (place) => place.parentElement.closest("details:not([open])");

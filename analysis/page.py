@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 from altair.utils.schemapi import debug_mode
 
+from analysis.against import Against
 from analysis.canvas import MOST
 from analysis.charts import Charts
 from analysis.families import colours
 from analysis.markdown import sorted_on
-from analysis.markup import Marks, figure, folded, table
+from analysis.markup import Figures, Marks, folded, table
 from analysis.objectives import listed
 from analysis.others import other_scores
 from analysis.outputs import GENERATOR
@@ -27,6 +28,7 @@ from analysis.search_section import search_section
 from analysis.searches import Search
 from analysis.seed_charts import attainment, intervals
 from analysis.study import Study, shared_config
+from analysis.swept_section import swept_section
 from analysis.thumbnails import thumbnails
 
 PICTURES = 3_000_000  # bytes of sample pictures, which with the chart library keeps the page under 5 MB
@@ -34,16 +36,26 @@ PICTURES = 3_000_000  # bytes of sample pictures, which with the chart library k
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(studies: Sequence[Study], title: str, searches: Sequence[Search] = ()) -> str:
-    """The whole report."""
+def page(
+    studies: Sequence[Study],
+    title: str,
+    searches: Sequence[Search] = (),
+    swept: Sequence[Against] = (),
+    figures: Figures | None = None,
+) -> str:
+    """The whole report. Its charts join `figures`."""
+    figures = Figures() if figures is None else figures
     # A chart is not checked at every step of its making (`Canvas.finish` says more).
     with debug_mode(False), ThreadPoolExecutor(1) as pool:  # the library is a second of work
         library = pool.submit(_library)
         family_colours = colours(entry.variant for study in studies for entry in study.ranking.entries)
-        sections = [_Section(s, f"s{i}", family_colours, PICTURES // len(studies)) for i, s in enumerate(studies)]
-        first = overview(studies, [section.id for section in sections], family_colours)
-        body = first + "".join(section.html(len(studies) == 1) for section in sections)
-        body += "".join(search_section(search, f"search{i}") for i, search in enumerate(searches))
+        sections = [
+            _Section(s, f"s{i}", family_colours, PICTURES // len(studies), figures) for i, s in enumerate(studies)
+        ]
+        first = overview(studies, [section.id for section in sections], family_colours, figures)
+        body = first + swept_section(swept, family_colours, figures)
+        body += "".join(section.html(len(studies) == 1) for section in sections)
+        body += "".join(search_section(search, f"search{i}", figures) for i, search in enumerate(searches))
     chips = "".join(
         f'<button class="chip" aria-pressed="true" data-family="{escape(name)}" style="--family:{colour}">'
         f'<span class="dot"></span>{escape(name)}</button>'
@@ -85,8 +97,10 @@ def _library() -> str:
 class _Section:
     """One study."""
 
-    def __init__(self, study: Study, id: str, family_colours: Mapping[str, str], pictures: int) -> None:
-        self.study, self.id, self.pictures = study, id, pictures
+    def __init__(
+        self, study: Study, id: str, family_colours: Mapping[str, str], pictures: int, figures: Figures
+    ) -> None:
+        self.study, self.id, self.pictures, self.figures = study, id, pictures, figures
         self.marks = Marks(family_colours)
         self.charts = Charts(study, family_colours)
         parts = {"protocol": study.told("protocol"), "images": study.told("data")}
@@ -102,7 +116,7 @@ class _Section:
             self._tiles(),
             warnings,
             "<h3>Ranking</h3>" + ranking(study, self.marks),
-            maps([("", study)], self.marks.colours, self.id) if alone else "",
+            maps([("", study)], self.marks.colours, self.id, self.figures) if alone else "",
             self._intervals(),
             self._scatter(),
             self._attainment(),
@@ -224,7 +238,7 @@ class _Section:
     def _figure(
         self, title: str, intro: str, specs: Sequence[tuple[str, Any]], labels: Sequence[str] = (), asks: str = ""
     ) -> str:
-        return figure(self.id, title, intro, specs, labels, asks)
+        return self.figures.draw(self.id, title, intro, specs, labels, asks)
 
     def _samples(self) -> str:
         study = self.study

@@ -7,14 +7,14 @@ from typing import Any
 import altair as alt
 
 from analysis.canvas import CONFIG, digits, log_if_wide
-from analysis.markup import figure, table
+from analysis.markup import Figures, table
 from analysis.objectives import listed
 from analysis.searches import Search
 
 ON_FRONT = alt.condition("datum.front", alt.value(1.0), alt.value(0.35))
 
 
-def search_section(search: Search, id: str) -> str:
+def search_section(search: Search, id: str, figures: Figures) -> str:
     """The section of one search."""
     parts = [f'<section id="{id}"><h2>{escape(search.title)}</h2><p>{escape(search.counts())}.</p>']
     if search.scored:
@@ -23,12 +23,12 @@ def search_section(search: Search, id: str) -> str:
         title = f"{listed(o.label for o in others)} against {first.label}"
         parts += [
             "<h3>Pareto front</h3>" + table(search.table()),
-            figure(
+            figures.draw(
                 id, title, f"{joined}Darker points are later trials.",
                 [*((f"front-{i}", _front(search, 0, i)) for i in range(1, len(others) + 1)),
                  ("history", _history(search))],
             ),
-            figure(
+            figures.draw(
                 id, "Scores against parameters", "Strong points are on the front.",
                 [(f"m{m}-p{p}", _against(search, p, m))
                  for p in range(len(search.parameters)) for m in range(len(search.objectives))],

@@ -16,6 +16,7 @@ from analysis.ranking import Entry, Ranking, rank
 from analysis.results import GROUP, Results, Row, apart, natural
 from analysis.tables import Table
 from analysis.words import flatten, lookup, number, say
+from flowzoo.runs.columns import config_columns, swept
 from flowzoo.runs.reading import RunFolder
 
 
@@ -247,17 +248,21 @@ class Study:
 
     @cached_property
     def status(self) -> Table:
-        """One line a run: how far it came and how fast."""
+        """One line a run: how far it came and how fast, and what it has otherwise than the others."""
+        told = swept([config_columns(run.config) for run in self.runs])
+        is_swept = any(told)
         rows = [
             (
-                run.variant, run.seed, run.state, f"{run.status.get('step', '?')} / {run.status.get('steps', '?')}",
+                run.variant, *[own] * is_swept, run.seed, run.state,
+                f"{run.status.get('step', '?')} / {run.status.get('steps', '?')}",
                 f"{run.seconds:,.0f}" if run.seconds is not None else "",
                 f"{run.images_per_s:,.0f}" if run.images_per_s else "",
                 "; ".join(filter(None, [run.exception, *run.complaints()])),
             )
-            for run in self.runs
+            for run, own in zip(self.runs, told, strict=True)
         ]  # fmt: skip
-        return Table(("Variant", "Seed", "State", "Step", "Seconds", "Images/s", "Last word"), rows)
+        header = ("Variant", *["Swept"] * is_swept, "Seed", "State", "Step", "Seconds", "Images/s", "Last word")
+        return Table(header, rows)
 
 
 def studies(runs: Sequence[RunFolder], results: Results, objectives: tuple[Objective, ...] = DEFAULT) -> list[Study]:

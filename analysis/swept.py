@@ -1,9 +1,11 @@
 """Each variant at each value of a swept key as a contender of its own, so that values compare as variants do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.collect import trained_with
+from analysis.judges import alike
 from analysis.results import Results, build
 from flowzoo.runs.columns import config_columns, keys_apart
 from flowzoo.runs.identity import backbone_label
@@ -42,7 +44,8 @@ def contenders(
 ) -> tuple[Results, dict[str, Contender]]:
     """The rows with contenders in the place of variants, and these by name.
 
-    What else the keys say is no longer told: a backbone of several depths is one backbone.
+    What else the keys say is no longer told: a backbone of several depths is one backbone, and protocols that differ
+    in the autoencoder alone are one.
 
     Args:
         rows: of these runs.
@@ -64,6 +67,7 @@ def contenders(
     kinds = {source: _kind(by_source[source], keys) for source in cells}
     training = trained_with(kept, [*together, *keys], [tuple(kind.values()) for kind in kinds.values()])
     trained = dict(zip(cells, training, strict=True))
+    standing = alike(kept) if any(key.startswith("autoencoder.") for key in keys) else {}
     named, records = {}, []
     for row in rows.rows:
         own = cells[row.source]
@@ -71,6 +75,8 @@ def contenders(
         named[one.name] = one
         record = {**row.record, "variant": one.name, **kinds[row.source]}
         record.pop("training", None)
+        if "protocol" in record:
+            record["protocol"] = standing.get(record["protocol"], record["protocol"])
         records.append((row.source, record | ({"training": trained[row.source]} if any(training) else {})))
     return build(records), named
 
@@ -78,20 +84,20 @@ def contenders(
 def _kind(run: RunFolder, keys: Sequence[str]) -> dict[str, str]:
     """Its data set, representation and backbone, less what these keys say of them."""
     config, about, kind = run.config, run.about_data, {"dataset": run.dataset}
-    of_autoencoder, of_backbone = (_without(keys, part) for part in ("autoencoder", "backbone"))
-    if of_autoencoder and isinstance(config.get("autoencoder"), dict):
+    of_autoencoder, of_backbone = (_of_part(keys, part, config) for part in ("autoencoder", "backbone"))
+    kind["representation"], kind["backbone"] = run.representation, run.backbone
+    if of_autoencoder:
         part = {key: value for key, value in config["autoencoder"].items() if key not in of_autoencoder}
         about = {} if {"channels", "factor"} & of_autoencoder else about
         kind["representation"] = representation({**config, "autoencoder": part}, about)
-    else:
-        kind["representation"] = run.representation
-    if of_backbone and isinstance(config.get("backbone"), dict):
+    if of_backbone:
         part = {key: None if key in of_backbone else value for key, value in config["backbone"].items()}
         kind["backbone"] = backbone_label({"backbone": part})
-    else:
-        kind["backbone"] = run.backbone
     return kind
 
 
-def _without(keys: Iterable[str], part: str) -> set[str]:
-    return {key.removeprefix(f"{part}.") for key in keys if key.startswith(f"{part}.")}
+def _of_part(keys: Iterable[str], name: str, config: Mapping[str, Any]) -> set[str]:
+    """The names within a part of a config of those of the keys that it has."""
+    part = config.get(name)
+    own = {key.removeprefix(f"{name}.") for key in keys if key.startswith(f"{name}.")}
+    return own & part.keys() if isinstance(part, dict) else set()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+MARK = "flowzoo analysis."  # in the first line of what has no names of columns there
 SUFFIXES = (".csv", ".md", ".tex", ".txt")
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",

@@ -1,6 +1,6 @@
 """Numbers and config values as people write them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -19,6 +19,19 @@ def spread(mean: float | None, se: float | None) -> str:
     error = number(se) if se >= 10 else f"{se:.4f}" if se < 0.001 else f"{se:.1g}"
     told, digits = number(mean), len(error.partition(".")[2])
     return f"{told if digits <= len(told.partition('.')[2]) else f'{mean:,.{digits}f}'} ± {error}"
+
+
+def telling(columns: Iterable[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The first columns that tell these rows apart as far as all of them do, each telling more than those before it."""
+
+    def count(names: Sequence[str]) -> int:
+        return len({tuple(row.get(name, "") for name in names) for row in rows})
+
+    told: list[str] = []
+    for column in columns:
+        if count([*told, column]) > count(told):
+            told.append(column)
+    return told
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:

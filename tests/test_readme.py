@@ -77,7 +77,7 @@ HOW: list[tuple[str, str, list[str]]] = [
     (r"sweeps list", RUN, []),
     (r"sweeps (plan|run|retry)", ACCEPTED, []),  # minutes to hours
     (r"analysis\.report runs/sd3_61", ACCEPTED, []),  # its runs take hours
-    (r"analysis\.(rank|report) runs/(tour|emoji)", RUN, []),
+    (r"analysis\.(rank|report|compare) runs/(tour|emoji)", RUN, []),
 ]
 
 

@@ -183,7 +183,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "out").exists()
 
 
-def dom_of(page: Path, tmp_path: Path) -> str:
+def dom_of(page: Path, tmp_path: Path, *options: str) -> str:
     """The page as a browser has made it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -191,7 +191,7 @@ def dom_of(page: Path, tmp_path: Path) -> str:
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=8000", "--dump-dom", page.as_uri(),
+        "--virtual-time-budget=8000", *options, "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
@@ -279,3 +279,44 @@ def test_without_a_home_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", unknown, str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Saves every chart that is drawn as the buttons do, and says in the page's title what came of it.
+SAVED = """<script>setTimeout(async () => {
+  const drawn = [...document.querySelectorAll('.chart[data-drawn="yes"]')], wrong = [];
+  for (const place of drawn) {
+    const made = drawing(place), png = await picture(made);
+    const bad = /currentColor|inherit|undefined|NaN/.test(made.text) || !made.width || png.size < 5000;
+    if (bad) wrong.push(place.dataset.spec);
+  }
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  document.title = `${drawn.length} saved, ${wrong.length} wrong ${wrong}, ${wide} px too wide`;
+}, 4000);</script></body>"""
+
+
+def test_charts_are_saved_by_their_buttons_and_the_page_fits_its_window(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        for lr in (1e-3, 1e-2):
+            write_run(tmp_path / "runs", name, lr=lr, settings=[(50, 2.5), (5, 2.5)], weights=("ema",))
+    for i in range(8):
+        write_run(tmp_path / "runs", "rf", dataset=f"photos_with_a_long_name_that_somebody_gave_them_{i}")
+    page = report([tmp_path / "runs"], tmp_path / "out").page
+    text = page.read_text()
+    assert text.count('data-save="svg"') == text.count('class="chart"')
+    page.write_text(SAVED.join(text.replace('<details id="s0">', '<details id="s0" open>').rsplit("</body>", 1)))
+    title = re.search("<title>(.*?)</title>", dom_of(page, tmp_path, "--window-size=1200,900"))
+    assert title
+    assert re.fullmatch(r"[1-9]\d* saved, 0 wrong , 0 px too wide", title[1])
+
+
+def test_swept_keys_are_in_the_page_the_markdown_and_the_rows(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        for lr in (1e-3, 1e-2):
+            write_run(tmp_path / "runs", name, lr=lr)
+    page = report([tmp_path / "runs"], tmp_path / "out").page
+    assert "swept-optimizer.lr" in Elements(page.read_text()).json
+    assert "## Against optimizer.lr" in (tmp_path / "out" / "report.md").read_text()
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert {row["optimizer.lr"] for row in csv.DictReader(file)} == {"0.001", "0.01"}
+    report([tmp_path / "runs"], tmp_path / "pooled", include={"variant": ["rf"]}, together=["sweep"])
+    assert "optimizer.lr=0.01" in (tmp_path / "pooled" / "report.md").read_text()
