@@ -57,7 +57,8 @@ def main(args: Namespace) -> int:
     words = [word for word in args.words if word.split("=", 1)[0] not in ("runs", "sweep")]
     if args.submit:
         from sweeps.cluster import split_cluster
-        from sweeps.submit import check, submit
+        from sweeps.sbatch import check
+        from sweeps.submit import submit
 
         check(words)
         execution = split_cluster(words)[1]

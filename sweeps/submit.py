@@ -1,40 +1,36 @@
-"""python -m sweeps submit SWEEP [words] [cluster.KEY=VALUE ...]: planned runs that are not finished, as SLURM jobs."""
+"""python -m sweeps submit SWEEP [words] [cluster.KEY=VALUE ...]: planned runs that are not finished, as SLURM jobs.
+
+In place of a sweep train_clip or train_autoencoder with its words: the training of that network, as one job.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from flowzoo.runs.files import saying
 from flowzoo.runs.grouping import cut, grouped, is_stacked, split
 from flowzoo.runs.identity import run_folder
-from flowzoo.runs.lock import RunLock
-from flowzoo.runs.signals import handing_on, shielded, stoppable
+from flowzoo.runs.signals import handing_on
 from flowzoo.runs.store import Run, RunError
 from sweeps import slurm, snapshot, words
 from sweeps.choice import Done, add_choice, chosen
-from sweeps.cluster import Cluster, cluster_of, split_cluster
+from sweeps.cluster import Cluster, split_cluster
 from sweeps.manifest import Manifest
 from sweeps.plan import add_sweep, planned
+from sweeps.sbatch import again, alone, check, executor_of, prepared, send
+from sweeps.submit_command import COMMANDS, submit_command
 from sweeps.work import jobs, work
 
 if TYPE_CHECKING:
-    from submitit import AutoExecutor
-
-PATIENCE = 300.0  # seconds for sbatch, which itself tries again for minutes where SLURM is busy
+    pass
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -43,17 +39,14 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
+    if args.sweep in COMMANDS:
+        if args.only or args.done:
+            raise ValueError(f"--only and --done with {args.sweep}: allowed are key=value words; it is one job")
+        return submit_command(args.sweep, args.words)
     check(args.words)  # refused before a plan is written
     done = Done(args.done)
     manifest = planned(args.sweep, split_cluster(args.words)[1])
     return submit(manifest, chosen(manifest, args, done), args.words)
-
-
-def check(given: Sequence[str]) -> Cluster:
-    """What the words of the group `cluster` ask for. Raises one of `UserErrors`, also where SLURM does not answer."""
-    cluster = cluster_of(split_cluster(given)[0])
-    slurm.check()
-    return cluster
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,7 @@ class Work:
             sys.exit(code)  # a job with a failed run is a failed job
 
     def checkpoint(self) -> object:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+        return again(self)
 
 
 def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) -> int:
@@ -84,27 +75,7 @@ def submit(manifest: Manifest, ids: Sequence[str], given: Sequence[str] = ()) ->
     """
     console = Console(soft_wrap=True, highlight=False)
     cluster, execution = check(given), words.split(split_cluster(given)[1])[1]
-    return _alone(manifest.folder, lambda: _submit(manifest, ids, cluster, execution, console))
-
-
-@shielded
-def _alone(folder: Path, task: Callable[[], int]) -> int:
-    """Call `task` while no other process submits the sweep: neither would see the other's jobs in the queue.
-
-    A signal interrupts the task, but never leaves the lock behind. Raises RunError where another process submits.
-    """
-    place = folder / slurm.SUBMITTED
-    with saying(f"cannot lock {place}"):
-        place.mkdir(exist_ok=True)
-        lock = RunLock(place)
-        other = lock.acquire()
-    if other:
-        raise RunError(f"{folder} is being submitted by {other}: allowed is one at a time")
-    try:
-        return stoppable(task)()
-    finally:
-        with saying(f"cannot unlock {place}"):
-            lock.release()
+    return alone(manifest.folder, lambda: _submit(manifest, ids, cluster, execution, console))
 
 
 def _submit(
@@ -121,18 +92,15 @@ def _submit(
         console.print("nothing to submit")
         return 0
 
-    submission = manifest.folder / slurm.SUBMITTED / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    source = submission.resolve() / "source"
-    with saying(f"cannot copy the source to {source}"):
-        snapshot.take([run.config for run in manifest.runs], source)
+    submission, source = prepared(manifest.folder, [run.config for run in manifest.runs])
     recorded: dict[str, list[str]] = {}
     for shape, packs in _packs(cfgs, cluster.runs_per_job):
-        executor = _executor(submission / "logs", manifest.folder.name, cluster, shape, snapshot.exports(source))
+        executor = executor_of(submission / "logs", manifest.folder.name, cluster, shape, snapshot.exports(source))
         for start in range(0, len(packs), largest):
             array = packs[start : start + largest]
             tasks = [Work(manifest.folder.resolve(), tuple(pack), tuple(execution)) for pack in array]
             try:
-                job_ids = _send(executor, tasks, array, submission, recorded)
+                job_ids = send(executor, tasks, array, submission, recorded)
             except RunError:
                 if not recorded:
                     shutil.rmtree(submission)
@@ -142,24 +110,6 @@ def _submit(
             console.print(f"job {name}: {sum(map(len, array))} runs in {len(array)} jobs")
     console.print(f"logs: {submission / 'logs'}\nhow it stands: python -m sweeps status {manifest.folder}")
     return 0
-
-
-@shielded
-def _send(
-    executor: AutoExecutor,
-    tasks: Sequence[Work],
-    array: Sequence[list[str]],
-    submission: Path,
-    recorded: dict[str, list[str]],
-) -> list[str]:
-    """Submit an array of jobs and record it; a signal waits until both are done. Returns the ids of the jobs.
-
-    Adds to `recorded`, the runs of each job of this submission. Raises RunError.
-    """
-    job_ids = _sbatch(executor, tasks)
-    recorded |= dict(zip(job_ids, array, strict=True))
-    slurm.write_record(submission, recorded)
-    return job_ids
 
 
 def _packs(cfgs: Sequence[DictConfig], runs_per_job: int) -> list[tuple[tuple[int, int], list[list[str]]]]:
@@ -188,53 +138,3 @@ def _shape(cfg: DictConfig) -> tuple[int, int]:
     """Nodes and processes a node: under SLURM Lightning wants a task a device."""
     devices = cfg.trainer.devices
     return cfg.trainer.num_nodes, devices if isinstance(devices, int) and devices > 0 else 1
-
-
-def _executor(logs: Path, name: str, cluster: Cluster, shape: tuple[int, int], exports: Sequence[str]) -> AutoExecutor:
-    from submitit import AutoExecutor
-
-    executor = AutoExecutor(
-        logs, cluster="slurm", slurm_max_num_timeout=cluster.max_requeues, slurm_python=cluster.python
-    )
-    nodes, tasks = shape
-    # the copy of the source comes last, whatever the user's own lines set
-    setup = [*cluster.setup, *exports]
-    executor.update_parameters(name=name, nodes=nodes, tasks_per_node=tasks, slurm_setup=setup, **cluster.parameters())
-    return executor
-
-
-def _sbatch(executor: AutoExecutor, tasks: Sequence[Work]) -> list[str]:
-    """The ids of the jobs, in order. Raises RunError with what sbatch said, or where it did not end in time."""
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.helpers import clean_env, environment_variables
-
-    config = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
-    # inside a job, what is that job's own would become the new one's
-    inside = clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
-    doubt = "jobs may be in the queue that nobody recorded: look with squeue, and scancel them before you submit again"
-    try:
-        # what sbatch says comes with the error as well
-        with inside, environment_variables(**config), redirect_stderr(StringIO()), _no_longer_than(PATIENCE):
-            return [job.job_id for job in executor.submit_array(tasks)]
-    except FailedJobError as error:
-        if isinstance(error.__cause__, TimeoutError):
-            raise RunError(f"sbatch does not answer: it had {PATIENCE:g} s; {doubt}") from None
-        raise RunError(f"sbatch: {' '.join(str(error).split()) or 'it failed without a word'}") from None
-    except FailedSubmissionError as error:
-        raise RunError(f"{' '.join(str(error).splitlines()[0].split())}; {doubt}") from None
-
-
-@contextmanager
-def _no_longer_than(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the block, which has to run in the main thread. Submitit waits for sbatch for ever."""
-
-    def late(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+import sweeps.sbatch
 import sweeps.submit
 from flowzoo.runs.config import compose_jobs, config_loader
 from flowzoo.runs.identity import run_folder
@@ -182,7 +183,7 @@ def test_where_squeue_does_not_answer_cancel_says_so(bin: Path, capsys: pytest.C
 def test_where_sbatch_fails_or_does_not_answer_this_is_said(
     bin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, said: str
 ) -> None:
-    monkeypatch.setattr("sweeps.submit.PATIENCE", 1.0)
+    monkeypatch.setattr("sweeps.sbatch.PATIENCE", 1.0)
     command(bin / "sbatch", script)
     assert main(["submit", "demo", "runs=r"]) == 2
     assert re.search(said, capsys.readouterr().err)
@@ -197,8 +198,8 @@ def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Work]:
     monkeypatch.setattr(slurm, "check", lambda: None)
     monkeypatch.setattr(slurm, "jobs_of", lambda _: {})
     monkeypatch.setattr(slurm, "max_array_size", lambda: 9)
-    monkeypatch.setattr("sweeps.submit._executor", lambda *_: None)
-    monkeypatch.setattr("sweeps.submit._sbatch", lambda _, given: [str(tasks.append(task)) for task in given])
+    monkeypatch.setattr("sweeps.submit.executor_of", lambda *_: None)
+    monkeypatch.setattr("sweeps.sbatch._sbatch", lambda _, given: [str(tasks.append(task)) for task in given])
     return tasks
 
 
@@ -226,13 +227,14 @@ def test_a_signal_neither_leaves_a_lock_nor_forgets_a_job(
     manifest = plan_of(Sweep("x", ["rf"]), [])
     manifest.write()
     ids = [run.id for run in manifest.runs]
-    called = getattr(sweeps.submit, during)
+    where = sweeps.sbatch if during == "_sbatch" else sweeps.submit
+    called = getattr(where, during)
 
     def struck(*args: object) -> object:
         os.kill(os.getpid(), number)
         return called(*args)
 
-    monkeypatch.setattr(sweeps.submit, during, struck)
+    monkeypatch.setattr(where, during, struck)
     with pytest.raises(KeyboardInterrupt):
         submit(manifest, ids)
     assert [list(jobs.values()) for jobs in slurm.records(manifest.folder)] == [[ids] for _ in submitted]
