@@ -48,8 +48,8 @@ class Study:
             return rank(self.results, self.objectives, self.more)
         except ValueError:
             variants = dict.fromkeys(run.variant for run in self.runs)
-            lacking = listed((o.label for o in self.lacking), "or")
-            why = f"no {lacking}" if self.partial_scores and lacking else "no scores yet"
+            lacks = self.partial_scores and self.lacking
+            why = f"no {listed((o.label for o in self.lacking), 'or')}" if lacks else "no scores yet"
             metrics = self.results.shown([o.name for o in self.objectives])
             return Ranking([Entry(v, 0, 0, why, False) for v in variants], [], [], {}, {}, self.objectives, metrics)
 

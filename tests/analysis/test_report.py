@@ -148,6 +148,15 @@ def test_unfinished_sweeps_have_a_report_too(tmp_path: Path) -> None:
     assert "s0-scatter-0" not in page.json
 
 
+def test_runs_that_were_stopped_while_they_were_scored(tmp_path: Path) -> None:
+    for variant in ("rf", "v/cos"):
+        folder = write_run(tmp_path / "runs", variant)
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"state": "preempted"}))
+    page = report([tmp_path / "runs"], tmp_path / "report").page.read_text()
+    assert "no scores yet" in page
+
+
 def test_what_is_included_is_all_there_is(tmp_path: Path) -> None:
     write_sweep(tmp_path / "runs")
     given = ["--include-variant", "rf*", "--include-weights", "ema", "--include-steps", "50"]
