@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from analysis.differences import Difference, Pair, differences
+from analysis.judges import alike
 from analysis.objectives import Objective, about, directions
 from analysis.outputs import check_file, write
 from analysis.rank import add_filters, filters, load
@@ -22,7 +24,8 @@ from flowzoo.runs.output import command
 PROGRAM = "analysis.compare"
 # What two scores must share to be compared, besides what differs within A or within B.
 SHARED = ("variant", "seed", *(name for name in SETTING if name not in ("backbone", "data")))
-OTHERS = ("backbone", "representation", "data")
+OTHERS = ("representation", "backbone", "data")
+LINES = ("variant", "dataset", "protocol")  # of those shared; a line each, while settings are averaged
 COLUMNS = ("metric", "n_seeds", "n_settings", "a", "b", "difference", "low", "high")
 ALL = "all"
 
@@ -34,15 +37,21 @@ class Scores(NamedTuple):
     scores: Mapping[str, float]
 
 
-def scores_of(rows: Results, found: Found) -> list[Scores]:
-    """The rows that could be ranked, with the training keys of their runs."""
+def scores_of(rows: Results, found: Found, standing: Mapping[str, str] = MappingProxyType({})) -> list[Scores]:
+    """The rows that could be ranked, with the training keys of their runs.
+
+    `standing`: the protocol that stands for those of a row (`judges.alike`).
+    """
     cells = {
         str(run.path): {key: cell for key, cell in config_columns(run.config).items() if is_training(key)}
         for run in found.runs
     }
     own = [row for row in rows.rows if row.setting and not row.is_baseline and row.status in ("", "done")]
     known = (*SHARED, *OTHERS)
-    return [Scores(cells.get(r.source, {}) | {k: r.record.get(k, "") for k in known}, r.scores) for r in own]
+    told = [cells.get(row.source, {}) | {name: row.record.get(name, "") for name in known} for row in own]
+    for one in told:
+        one["protocol"] = standing.get(one["protocol"], one["protocol"])
+    return [Scores(one, row.scores) for one, row in zip(told, own, strict=True)]
 
 
 def selected(option: str, rows: Sequence[Scores], words: Sequence[str]) -> list[Scores]:
@@ -71,49 +80,52 @@ def varying(rows: Sequence[Scores]) -> list[str]:
 
 
 class Comparison(NamedTuple):
-    """Pairs of two lots of rows, and the columns that are constant in each and differ between the two."""
+    """Pairs of two lots of rows, and what differs between the two rows of pairs: by column all values of A and of B."""
 
     pairs: list[Pair]
-    between: dict[str, tuple[str, str]]
+    between: dict[str, set[tuple[str, str]]]
 
 
 def compared(a: Sequence[Scores], b: Sequence[Scores], apart: Sequence[str] = ()) -> Comparison:
-    """Pair rows that share `SHARED` and all that differs within either lot, but for the columns `apart`.
+    """Pair rows that share `SHARED` and what else tells the rows of either lot apart, but for the columns `apart`.
 
     Raises:
         ValueError: no two rows are a pair, or several would be.
     """
-    within = [name for name in dict.fromkeys([*varying(a), *varying(b)]) if name not in SHARED]
-    shared = [name for name in (*SHARED, *within) if name not in apart]
-    lines = [name for name in ("variant", *within) if name in shared]
-    by_key = []
-    for lot in (a, b):
-        keyed: dict[tuple[str, ...], Scores] = {}
-        for row in lot:
-            key = tuple(row.told.get(name, "") for name in shared)
-            if key in keyed:
-                said = ", ".join(f"{name}={value}" for name, value in zip(shared, key, strict=True) if value)
-                raise ValueError(f"two rows are {said}: choose one with --include-..., --a or --b")
-            keyed[key] = row
-        by_key.append(keyed)
-    ours, theirs = by_key
+    within = [name for name in dict.fromkeys([*varying(a), *varying(b)]) if name not in (*SHARED, *apart)]
+    within.sort(key=lambda name: (name not in OTHERS, len(name), name))
+    always = [name for name in SHARED if name not in apart]
+    needed = [telling([*always, *within], [row.told for row in lot]) for lot in (a, b)]
+    within = [name for name in within if any(name in names for names in needed)]
+    shared = [*always, *within]
+    ours, theirs = _keyed(a, shared), _keyed(b, shared)
     if not (keys := [key for key in ours if key in theirs]):
         raise ValueError(_nothing_shared(shared, a, b))
     cells_of = [dict(zip(shared, key, strict=True)) for key in keys]
-    first = [name for name in lines if name == "variant"]
-    rest = sorted(set(lines) - {"variant"}, key=lambda name: (name not in OTHERS, len(name), name))
-    told = list(dict.fromkeys([*first, *telling([*first, *rest], cells_of)]))
-    pairs = []
+    lines = [name for name in LINES if name in always] + within
+    told = list(dict.fromkeys([*(name for name in lines if name == "variant"), *telling(lines, cells_of)]))
+    pairs, between = [], dict[str, set[tuple[str, str]]]()
     for key, cells in zip(keys, cells_of, strict=True):
         line = ", ".join(cells[name] if name == "variant" else f"{name}={cells[name]}" for name in told) or ALL
         where = tuple(value for name, value in cells.items() if name not in ("seed", *lines))
         pairs.append(Pair(line, cells.get("seed", ""), where, ours[key].scores, theirs[key].scores))
-    between = {}
-    for name in dict.fromkeys([*(n for row in (*a, *b) for n in row.told)]):
-        values = [sorted({row.told.get(name, "") for row in lot}) for lot in (a, b)]
-        if name not in shared and values[0] != values[1] and max(map(len, values)) == 1:
-            between[name] = (values[0][0], values[1][0])
-    return Comparison(pairs, between)
+        one, other = ours[key].told, theirs[key].told
+        for name in dict.fromkeys([*one, *other]):
+            between.setdefault(name, set()).add((one.get(name, ""), other.get(name, "")))
+    differing = {name: values for name, values in between.items() if any(x != y for x, y in values)}
+    return Comparison(pairs, differing)
+
+
+def _keyed(lot: Sequence[Scores], columns: Sequence[str]) -> dict[tuple[str, ...], Scores]:
+    """The rows by what they have in these columns. Raises ValueError where two have the same."""
+    keyed: dict[tuple[str, ...], Scores] = {}
+    for row in lot:
+        key = tuple(row.told.get(name, "") for name in columns)
+        if key in keyed:
+            said = ", ".join(f"{name}={value}" for name, value in zip(columns, key, strict=True) if value)
+            raise ValueError(f"two rows are {said}: choose one with --include-..., --a or --b")
+        keyed[key] = row
+    return keyed
 
 
 def _nothing_shared(shared: Sequence[str], a: Sequence[Scores], b: Sequence[Scores]) -> str:
@@ -151,15 +163,19 @@ def _cell(value: float | None) -> str:
 
 
 def _notes(
-    lots: Sequence[str], between: Mapping[str, tuple[str, str]], found: Sequence[Difference], left: Sequence[str]
+    lots: Sequence[str], between: Mapping[str, set[tuple[str, str]]], found: Sequence[Difference], left: Sequence[str]
 ) -> list[str]:
     """What must be known beside the table."""
     a, b = lots
     seeds, settings = max(one.n_seeds for one in found), max(one.n_settings for one in found)
     lines = [f"A: {a}", f"B: {b}"]
-    if between:
-        changed = (f"{name}={theirs or 'none'} instead of {ours or 'none'}" for name, (ours, theirs) in between.items())
+    constant = {name: values for name, values in between.items() if len(values) == 1}
+    if constant:
+        said = [(name, *next(iter(values))) for name, values in constant.items()]
+        changed = [f"{name}={other or 'none'} instead of {one or 'none'}" for name, one, other in said]
         lines.append(f"B has {', '.join(changed)}")
+    if several := [name for name in between if name not in constant]:
+        lines.append(f"A and B differ in {', '.join(several)}")
     lines.append(f"means over {settings} shared setting{'s' * (settings > 1)} and {seeds} seed{'s' * (seeds > 1)}")
     if seeds == 1:
         lines.append("one seed: how sure the difference of a variant is, is not known")
@@ -168,7 +184,7 @@ def _notes(
     if any(one.line == ALL and one.low is not None for one in found):
         lines.append(f"{ALL}: the mean of the lines above it; its interval is by how much they differ")
     if left:
-        lines.append(f"left out, as they lack some shared seed or setting: {', '.join(left)}")
+        lines.append(f"left out, as they lack some shared seed or setting: {'; '.join(left)}")
     return lines
 
 
@@ -206,15 +222,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_suffix("-o", args.output)
         if paths[0].resolve() == paths[1].resolve() and not (args.a and args.b):
             raise ValueError(f"{paths[0]} compared with itself: say which part is A and which B, with --a and --b")
-        lots, complaints, known = [], [], dict(OBJECTIVES)
-        for option, path, words in (("--a", paths[0], args.a), ("--b", paths[1], args.b)):
-            rows, found = load(path)
-            rows = rows.include(filters(args))
-            lots.append(selected(option, scores_of(rows, found), words))
-            complaints += [line for line in found.complaints() if line not in complaints]
-            known |= directions(found.runs)
+        loaded = [load(path) for path in dict.fromkeys(paths)]
+        runs = [run for _, found in loaded for run in found.runs]
+        standing, known = alike(runs), dict(OBJECTIVES) | directions(runs)
+        whole = [scores_of(rows.include(filters(args)), found, standing) for rows, found in loaded]
+        lots = [selected("--a", whole[0], args.a), selected("--b", whole[-1], args.b)]
+        complaints = [line for _, found in loaded for line in found.complaints()]
         comparison = compared(lots[0], lots[1], apart=[word.partition("=")[0] for word in (*args.a, *args.b)])
-        shared = [name for name in rows.metrics if any(name in p.a and name in p.b for p in comparison.pairs)]
+        metrics_of = dict.fromkeys(name for rows, _ in loaded for name in rows.metrics)
+        shared = [name for name in metrics_of if any(name in p.a and name in p.b for p in comparison.pairs)]
         first = [name for name in OBJECTIVES if name in shared]
         metrics = [Objective(name, known.get(name, "")) for name in dict.fromkeys([*first, *shared])]
         found_differences, left = differences(comparison.pairs, metrics, ALL)

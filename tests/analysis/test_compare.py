@@ -117,6 +117,25 @@ def test_other_protocols_never_compare(tmp_path: Path, capsys) -> None:
     assert "of the same protocol: a1b2c3d4-shapes and ffff" in capsys.readouterr().err
 
 
+def test_protocols_that_differ_in_the_autoencoder_alone_compare(tmp_path: Path, capsys) -> None:
+    write_run(tmp_path / "a", "rf")
+    folder = write_run(tmp_path / "b", "rf", autoencoder=PIXELS)
+    for name in ("results.csv", "extractor.json"):
+        (folder / name).write_text((folder / name).read_text().replace("a1b2c3d4", "ffff"))
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "representation=pixels instead of pca-f4-c16" in capsys.readouterr().out
+
+
+def test_data_sets_have_a_line_each(tmp_path: Path) -> None:
+    for dataset in ("shapes", "photos"):
+        for place in ("a", "b"):
+            write_run(tmp_path / place, "rf", dataset=dataset)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "out.csv")]) == 0
+    rows = rows_of(tmp_path / "out.csv")
+    assert {row["variant"] for row in rows} == {"rf, dataset=photos", "rf, dataset=shapes", "all"}
+    assert {row["n_settings"] for row in rows} == {"12"}
+
+
 def test_a_key_that_differs_within_one_is_part_of_the_pair(tmp_path: Path, capsys) -> None:
     for depth in (2, 4):
         for place in ("a", "b"):
