@@ -26,7 +26,7 @@ def check_file(option: str, path: Path, inputs: Iterable[Path], headers: Sequenc
         raise ValueError(f"{option} {path}: this is a folder; allowed is the name of a file")
     if any(path.exists() and path.samefile(given) for given in inputs):
         raise ValueError(f"{option} {path}: this file is the input; allowed is another file")
-    _check_outside_runs(option, path)
+    check_outside_runs(option, path)
     if path.is_file() and path.stat().st_size and not _has_header(path, headers):
         raise ValueError(
             f"{option} {path}: this file holds something other than an earlier output; allowed is a new file, "
@@ -46,7 +46,7 @@ def check_table(option: str, path: Path) -> None:
         raise ValueError(f"{option} {path}: allowed are names that end in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise ValueError(f"{option} {path}: {path.parent} is no folder; allowed is a file in a folder")
-    _check_outside_runs(option, path)
+    check_outside_runs(option, path)
 
 
 def check_folder(option: str, folder: Path, names: Iterable[str]) -> None:
@@ -57,7 +57,7 @@ def check_folder(option: str, folder: Path, names: Iterable[str]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{option} {folder}: this is a file; allowed is a folder")
-    _check_outside_runs(option, folder)
+    check_outside_runs(option, folder)
     there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
     if there and not _is_report(folder / REPORT):
         raise ValueError(
@@ -80,7 +80,8 @@ def write(path: Path, text: str) -> None:
         replace(path.resolve(), text)
 
 
-def _check_outside_runs(option: str, path: Path) -> None:
+def check_outside_runs(option: str, path: Path) -> None:
+    """Refuse a place in a run folder. Raises ValueError."""
     place = path.resolve()
     for folder in (place, *place.parents):
         if (folder / CONFIG).exists() and (folder / STATUS).exists():

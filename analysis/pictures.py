@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from rich.progress import track
 
 from analysis.markup import Figure, slug
+from analysis.outputs import check_outside_runs
 from analysis.tables import MARK
 from flowzoo.runs.files import csv_text, replace, write_atomically
 
@@ -31,9 +32,10 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 def check_charts(option: str, folder: Path) -> None:
-    """Raises ValueError for a folder that holds something other than charts of an earlier command."""
+    """Raises ValueError for a folder that holds something other than charts of an earlier command, or lies in a run."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{option} {folder}: this is a file; allowed is a folder")
+    check_outside_runs(option, folder)
     if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder / INDEX):
         raise ValueError(f"{option} {folder}: this folder holds something else; allowed is a new or an empty one")
 
