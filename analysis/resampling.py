@@ -89,8 +89,8 @@ class Chosen(NamedTuple):
 def chosen(costs: Floats, variant: NDArray[np.int64]) -> Chosen:
     """The contender of each variant with the lowest average front among all of them, and how sure that is.
 
-    In simulations (8 variants of 3 contenders, 2 to 6 seeds) shares of 0.4 to 0.6, 0.6 to 0.8 and above were of the truly
-    best contender in 48 to 59, 63 to 73 and 83 to 98 of 100 cases.
+    In simulations (8 variants of 3 contenders, 2 to 6 seeds) shares of 0.4 to 0.6, 0.6 to 0.8 and above were of the
+    truly best contender in 48 to 59, 63 to 73 and 83 to 98 of 100 cases.
 
     Ties go to the lower mean of the first objective. One that has diverged anywhere is only chosen where all of its
     variant have.
