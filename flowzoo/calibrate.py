@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         metrics = [instantiate(metric) for metric in cfg.metric.values()]
     except InstantiationException as error:
         raise explained(error) from error
-    rungs, said = climb(metrics, extractor, val, cfg.images)
+    rungs, said = climb(metrics, extractor, val, cfg.images, device)
     ways = {name: way for metric in metrics if metric.prompts is None for name, way in metric.columns.items()}
     orders = {kind: {name: order(rungs, kind, name, way) for name, way in ways.items()} for kind in LADDERS}
     result = {

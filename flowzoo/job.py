@@ -21,7 +21,7 @@ from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.metrics.clip import ClipScore
-from flowzoo.metrics.extractor import ClipExtractor, Extractor
+from flowzoo.metrics.extractor import Extractor, FeatureExtractor
 from flowzoo.metrics.fid import FID
 from flowzoo.metrics.metric import Metric
 from flowzoo.runs.store import Run
@@ -78,7 +78,7 @@ class Evaluation:
         for steps, guidance in ((50, 1.0), (50, 2.5), (50, 5.0), (5, 5.0), (10, 5.0), (25, 5.0))
     )
     solver: Solver = field(default_factory=lambda: Solver(Recombine(), Common()))
-    extractor: ClipExtractor = field(default_factory=Extractor)
+    extractor: FeatureExtractor = field(default_factory=Extractor)
     # class and parameters of the extractor and the autoencoder, for the protocol
     made_by: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Metric] = field(default_factory=lambda: (FID(), ClipScore()))

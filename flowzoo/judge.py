@@ -14,7 +14,7 @@ from flowzoo.data.source import shuffled
 from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.formulation.stacked import StackedFormulation
 from flowzoo.job import Job, Setting, Stack
-from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.extractor import FeatureExtractor
 from flowzoo.metrics.fid import FID
 from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric, shown_quality
 from flowzoo.metrics.protocol import protocol_hash
@@ -35,7 +35,9 @@ class Scores:
 class Asked:
     """Prompts that samples are made for, and the metrics that look at those."""
 
-    def __init__(self, prompts: Sequence[str], metrics: Sequence[Metric], text: TextEncoders, extractor: ClipExtractor):
+    def __init__(
+        self, prompts: Sequence[str], metrics: Sequence[Metric], text: TextEncoders, extractor: FeatureExtractor
+    ):
         self.prompts, self.metrics = prompts, metrics
         self._text, self._extractor = text, extractor
 
@@ -71,7 +73,9 @@ class Judge:
         # all that decides features: what the extractor says of itself, and the class and parameters that made it
         self.identity = {**self.extractor.identity, "made_by": evaluation.made_by.get("extractor", {})}
         latents = None if model.sees_pixels else model.autoencoder
-        held_out = HeldOut(val, self.n_reference, self.extractor, self.identity, self.count, job.cache, latents)
+        held_out = HeldOut(
+            val, self.n_reference, self.extractor, self.identity, self.count, job.cache, latents, self.device
+        )
         for metric in evaluation.metrics:
             if isinstance(metric, Compared) and (told := metric.begin(held_out)):
                 _say(told)

@@ -11,9 +11,12 @@ from omegaconf import DictConfig
 
 from flowzoo import train
 from flowzoo.formulation.schedule import Cosine
+from flowzoo.runs.config import check_jobs, compose_jobs, config_loader
+from flowzoo.runs.grouping import alone
 from flowzoo.runs.identity import run_folder, run_variant
 from flowzoo.runs.store import Run
 from flowzoo.train import run
+from flowzoo.training.checkpoint import read_weights
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "add_your_own"
 MODULES = [path.stem for path in EXAMPLE.glob("*.py")]
@@ -31,6 +34,24 @@ TINY = [
     "evaluation.settings=[{steps: 2, guidance: 2.0}]",
 ]
 ALL = ["path/schedule=shifted_cosine", "path/target=v", "sampler=laplace", "backbone=film"]
+# Every kind of part but those that exclude each other, as a loss space and a weighting do.
+EVERY = [
+    *("path/schedule=shifted_cosine", "path/target=to_data", "sampler=laplace", "weighting=sigmoid", "backbone=film"),
+    *("data=stripes", "data.source.length=100", "text=letters", "autoencoder=folded", "extractor=thumbnail"),
+    *("metric=[kid,fid]", "optimizer=signs", "optimizer/rate=plateau", "ema=tail", "ema.first=2", "solver=thresholded"),
+    *("solver/grid=even_snr", "callbacks=[watch]", "callbacks.watch.every=2", "logger=lines"),
+    *("backbone.depth=1", "backbone.width=32", "backbone.heads=1"),
+    *(
+        "trainer.accelerator=cpu",
+        "trainer.steps=4",
+        "trainer.val_every=2",
+        "trainer.val_samples=8",
+        "trainer.batch_size=8",
+    ),
+    *("trainer.log_every=1", "trainer.checkpoint_every=2", "trainer.precision=64-true", "evaluation=quick"),
+    *("evaluation.samples=66", "evaluation.reference=70", "evaluation.weights=[ema]"),
+    "evaluation.settings=[{steps: 3, guidance: 2.0}]",
+]
 NAME = "v/ShiftedCosine(shift=0.50)/LogitLaplace(m=0.00,s=0.50)"
 
 Typed = Callable[..., tuple[int, list[DictConfig]]]
@@ -45,7 +66,7 @@ def outside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(folder)
     yield folder
-    for module in MODULES:
+    for module in (*MODULES, "bad"):
         sys.modules.pop(module, None)
 
 
@@ -94,6 +115,38 @@ def test_all_together_train_and_are_scored(outside, typed):
     assert torch.isfinite(torch.tensor([row["fid"], row["clip"]])).all()
 
 
+def test_every_kind_of_part_trains_alone_and_in_a_stack(outside, capsys):
+    with config_loader(f"{outside}/conf") as loader:
+        several = [*EVERY, "sampler=laplace,lognorm", "optimizer.lr=1e-3,1e-2"]
+        stack = [alone(cfg) for cfg in compose_jobs(loader, "train", [*several, "trainer=stacked"], multirun=True)]
+        each = [alone(cfg) for cfg in compose_jobs(loader, "train", [*several, "sweep=each"], multirun=True)]
+    check_jobs(stack)
+    run(*stack)
+    assert "lengths of weights" in capsys.readouterr().out
+    for cfg in each:
+        run(cfg)
+    names = [run_folder(cfg).name for cfg in stack]
+    assert names == [run_folder(cfg).name for cfg in each]
+    assert names[0].startswith("ToData_ShiftedCosine_LogitLaplace_Sigmoid-s0-")
+    for one, other in zip(stack, each, strict=True):
+        runs = [Run(run_folder(cfg)) for cfg in (one, other)]
+        (a,), (b,) = (trained.rows() for trained in runs)
+        assert a["rule"] == "thresholded"
+        assert a["kid"] == pytest.approx(b["kid"], rel=1e-6)
+        assert a["fid"] == pytest.approx(b["fid"], rel=1e-6)
+        weights = [read_weights(trained.path / "checkpoints" / "last.ckpt", "ema")[0] for trained in runs]
+        torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-10)
+        assert (runs[0].path / "lines.txt").read_text().startswith("step=1 train_loss=")
+
+
+def test_a_loss_space_and_an_optimiser_of_torch(outside, typed):
+    words = ["path/loss=on_score", "optimizer=radam", "autoencoder=pixels", "metric=[fid]"]
+    code, (cfg,) = typed("--config-dir", f"{outside}/conf", *TINY, "path=rf", *words, task=run)
+    assert code == 0
+    assert Run(run_folder(cfg)).state == "done"
+    assert run_folder(cfg).name.startswith("rf_loss_OnScore_clip-100.00-s0-")
+
+
 # What is typed beside the examples, and what the message must name.
 BAD = [
     (["path/schedule=shifted_cosine", "path.schedule.shift=0"], ["ShiftedCosine's shift=0", "greater than 0"]),
@@ -107,11 +160,57 @@ BAD = [
     (["path/schedule=shifted_cosine", "path.schedule._target_=shifted_sine.X"], ["No module named 'shifted_sine'"]),
     (["path/schedule=shifted_cosine", "path/target=F", "sigma_data=-1"], ["sigma_data"]),
     (["path/schedule=shifted"], ["path/schedule/shifted", "shifted_cosine"]),
+    (["path/loss=on_score", "path.loss.clip=0"], ["path.loss", "clip=0"]),
+    (["optimizer=radam", "trainer=stacked"], ["torch.optim.RAdam", "trainer=solo"]),
+    (["experiment=demo", "data=stripes"], ["data.source.image_size", "~data.source.image_size leaves it out"]),
+    (["solver=thresholded", "solver.rule.bound=0"], ["solver.rule: thresholded.Thresholded", "bound=0"]),
+    (["solver/grid=even_snr", "solver.grid.low=90"], ["solver.grid: even_snr.EvenSNR", "low=90"]),
+    (["optimizer/rate=plateau", "optimizer.rate.share=0"], ["optimizer.rate: plateau.Plateau", "share=0"]),
+    (["autoencoder=folded", "autoencoder.factor=0"], ["factor=0"]),
+    (
+        ["extractor=thumbnail", "extractor._target_=letters.Letters"],
+        ["lacks identity, quality, images, text", "FeatureExtractor"],
+    ),
+    (
+        ["metric=[fid]", "metric.fid._target_=letters.Letters"],
+        ["metric.fid", "columns, prompts, identity, quality, statistics"],
+    ),
+    (
+        ["text=letters", "text.encoders.letters._target_=tail.Tail", "+text.encoders.letters.first=1"],
+        ["lacks length, dim, pooled_dim, fingerprint, encode, to"],
+    ),
+    (["autoencoder=folded", "autoencoder._target_=bad.Ae", "~autoencoder.factor"], ["lacks fingerprint, decode, to"]),
+    (["backbone=film", "backbone._target_=bad.Net"], ["its output for z has shape [2, 1]", "allowed is [2, "]),
+    (["logger=lines", "logger._target_=bad.Net"], ["logger: bad.Net", "derived from lightning.pytorch.loggers.Logger"]),
+    (["solver=thresholded", "solver.rule._target_=bad.Rule"], ["solver.rule: bad.Rule", "lacks name, order, step"]),
+    (["solver=thresholded", "solver.rule._target_=bad.Twice"], ["evaluations(2) is 4", "call the network 2 times"]),
 ]
+BAD_PARTS = """
+import thresholded
+import torch
+class Ae:
+    def __init__(self, image_channels):
+        self.image_channels, self.channels, self.factor = image_channels, 1, 1
+    def encode(self, images): ...
+class Net(torch.nn.Module):
+    def __init__(self, **sizes):
+        super().__init__()
+    def forward(self, z, label, text):
+        return label[:, None]
+class Rule:
+    def __init__(self, bound): ...
+    def evaluations(self, steps): ...
+    def last_step(self, *given): ...
+    def sample(self, *given): ...
+class Twice(thresholded.Thresholded):
+    def evaluations(self, steps):
+        return 2 * steps
+"""
 
 
 @pytest.mark.parametrize(("words", "named"), BAD, ids=lambda x: " ".join(x))
 def test_nonsense_is_refused_before_it_starts(outside, typed, capsys, words, named):
+    (outside / "bad.py").write_text(BAD_PARTS)
     code, seen = typed(f"--config-dir={outside}/conf", *words)
     message = capsys.readouterr().err
     assert (code, seen) == (2, [])

@@ -25,8 +25,11 @@ from flowzoo.formulation.declared import (
     WEIGHTINGS,
     Config,
     Declared,
+    is_part,
     known,
+    own_class,
     simplest,
+    target_of,
 )
 from flowzoo.formulation.part import MODE_S
 from flowzoo.formulation.spelling import call, file_name, pattern, read, words
@@ -54,6 +57,26 @@ def variant_name(path: Config, sampler: Config, weighting: Config | None = None)
     if "weighting" in simple:
         parts.append(call(*words(simple["weighting"], WEIGHTINGS)))
     return "/".join(parts)
+
+
+LONGEST = 64  # characters of a formulation in the name of a folder, where it has parts from outside
+
+
+def folder_name(path: Config, sampler: Config, weighting: Config | None = None) -> str:
+    """The formulation in the name of a folder, beside a hash: its file name, where that is not too long.
+
+    Of parts from outside, which name all of their parameters, it is then the classes: `v_ShiftedCosine_LogitLaplace`.
+    """
+    whole = file_name(variant_name(path, sampler, weighting))
+    bare = {key: _bare(part) for key, part in path.items()}
+    short = file_name(variant_name(bare, _bare(sampler), weighting and _bare(weighting)))
+    return whole if len(whole) <= LONGEST or short == whole else short[:LONGEST].rstrip("_")
+
+
+def _bare(part: Any) -> Any:
+    """A part from outside without its parameters; ours as it is."""
+    outside = is_part(part) and own_class(target_of(part)) is None
+    return {"_target_": target_of(part)} if outside else part
 
 
 def family(name: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,23 @@ def resize(images: Tensor, size: int) -> Tensor:
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
     return x
+
+
+class FeatureExtractor(Protocol):
+    """A frozen network as a pair of feature functions: what metrics see of images and captions."""
+
+    dim: int  # D, of both
+    identity: dict[str, Any]  # its `name`, and everything else that could change a feature
+    quality: dict[str, Any]  # what it is known to achieve: `what`, `value`, `data`; may be empty
+
+    def to(self, device: torch.device | str) -> Any:
+        """Move in place and return itself, as a module does."""
+
+    def images(self, images: Tensor) -> Tensor:
+        """uint8 [n, C, H, W] of any size, on any device -> float32 [n, D], on its own."""
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """float32 [n, D], comparable with those of images by cosines; zeros where the network knows no text."""
 
 
 class ClipExtractor:

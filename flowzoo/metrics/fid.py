@@ -16,11 +16,9 @@ from torch import Tensor
 
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
-from flowzoo.metrics.metric import HeldOut, Made
+from flowzoo.metrics.metric import HeldOut, Made, evenly_spaced
 from flowzoo.metrics.moments import Moments, StackedMoments
 from flowzoo.runs.files import share
-
-_CHUNK = 500  # images at once
 
 
 class FewSamples(UserWarning):
@@ -111,12 +109,7 @@ def reference_moments(
     if path and path.is_file():
         return Moments.load(path)
     moments = Moments(extractor.dim)
-    # Evenly spaced, because folders are sorted by class.
-    indices = [i * len(source) // n for i in range(n)]
-    for first in range(0, n, _CHUNK):
-        images = torch.from_numpy(source.images(indices[first : first + _CHUNK]))
-        if latents:
-            images = latents.decode(latents.encode(images.to(latents.device)))
+    for images in evenly_spaced(source, n, latents):
         moments.update(extractor.images(images))
     if path is None:
         return moments

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from flowzoo.data.source import Source
-from flowzoo.metrics.extractor import ClipExtractor
-from flowzoo.metrics.metric import Compared, HeldOut, Made, Metric
+from flowzoo.metrics.extractor import FeatureExtractor
+from flowzoo.metrics.metric import CPU, Compared, HeldOut, Made, Metric
 from flowzoo.metrics.sliced import filtered
 from flowzoo.progress import track
 from flowzoo.randomness import generator
@@ -115,7 +115,9 @@ class Rung:
     scores: Mapping[str, float | None]
 
 
-def climb(metrics: Sequence[Metric], extractor: ClipExtractor, source: Source, n: int) -> tuple[list[Rung], list[str]]:
+def climb(
+    metrics: Sequence[Metric], extractor: FeatureExtractor, source: Source, n: int, device: torch.device = CPU
+) -> tuple[list[Rung], list[str]]:
     """Scores of one half of held-out images, damaged or not, against the other half; and what the metrics say first.
 
     Metrics with prompts of their own are not asked. `n` is the number of images of a half at most.
@@ -124,7 +126,7 @@ def climb(metrics: Sequence[Metric], extractor: ClipExtractor, source: Source, n
     indices = list(range(len(samples_of)))
     clean = Samples(torch.from_numpy(samples_of.images(indices)), [samples_of.prompt(i) for i in indices])
     asked = [metric for metric in metrics if metric.prompts is None]
-    held_out = HeldOut(reference, len(reference), extractor, extractor.identity, len(samples_of), None, None)
+    held_out = HeldOut(reference, len(reference), extractor, extractor.identity, len(samples_of), None, None, device)
     said = [told for metric in asked if isinstance(metric, Compared) and (told := metric.begin(held_out))]
     unique = sorted(set(clean.prompts))
     text = dict(zip(unique, extractor.text(unique), strict=True))
@@ -132,17 +134,21 @@ def climb(metrics: Sequence[Metric], extractor: ClipExtractor, source: Source, n
     rungs = []
     for kind, strength in track(steps, "ladders"):
         samples = LADDERS[kind][0](clean, strength) if strength else clean
-        rungs.append(Rung(kind, strength, _scores(asked, extractor, text, samples)))
+        rungs.append(Rung(kind, strength, _scores(asked, extractor, text, samples, device)))
     return rungs, said
 
 
 def _scores(
-    metrics: Sequence[Metric], extractor: ClipExtractor, text: Mapping[str, Tensor], samples: Samples
+    metrics: Sequence[Metric],
+    extractor: FeatureExtractor,
+    text: Mapping[str, Tensor],
+    samples: Samples,
+    device: torch.device,
 ) -> dict[str, float | None]:
     statistics = [metric.statistics() for metric in metrics]
     for first in range(0, len(samples.images), BATCH):
         images, prompts = samples.images[first : first + BATCH], samples.prompts[first : first + BATCH]
-        images = images.to(extractor.device)
+        images = images.to(device)
         told = torch.stack([text[prompt] for prompt in prompts])
         made = Made(images[None], extractor.images(images)[None], prompts, told)
         for one in statistics:

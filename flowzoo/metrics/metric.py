@@ -1,15 +1,19 @@
 """What a score of samples is: columns of results, and statistics that are gathered batch by batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.data.source import Source
-from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.extractor import FeatureExtractor
+
+CPU = torch.device("cpu")
+PIECE = 500  # images at once
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,34 @@ class Metric(Protocol):
         """New ones, for one setting."""
 
 
+def evenly_spaced(source: Source, n: int, latents: Latents | None = None) -> Iterator[Tensor]:
+    """`n` images of a source in pieces, through `latents` if given: evenly spaced, as folders are sorted by class."""
+    indices = [i * len(source) // n for i in range(n)]
+    for first in range(0, n, PIECE):
+        images = torch.from_numpy(source.images(indices[first : first + PIECE]))
+        yield latents.decode(latents.encode(images.to(latents.device))) if latents else images
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Real images that samples may be compared with."""
 
     source: Source
     n: int  # of its images, evenly spaced
-    extractor: ClipExtractor
+    extractor: FeatureExtractor
     identity: Mapping[str, Any]  # all that decides the extractor's features
     samples: int  # that will be compared with them
     cache: Path | None  # a folder where what is computed of these images may be kept
     latents: Latents | None  # what samples are decoded by; None where it gives images back as they were
+    device: torch.device = CPU  # where samples are
+
+    def images(self, decoded: bool = False) -> Iterator[Tensor]:
+        """Those images in pieces, uint8 [k, C, H, W]; `decoded` through the latents, where there are some."""
+        return evenly_spaced(self.source, self.n, self.latents if decoded else None)
+
+    def features(self, decoded: bool = False) -> Tensor:
+        """What the extractor says of each, float32 [n, dim], where samples are."""
+        return torch.cat([self.extractor.images(piece.to(self.device)) for piece in self.images(decoded)])
 
 
 @runtime_checkable

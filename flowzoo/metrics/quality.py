@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.extractor import FeatureExtractor
 
 if TYPE_CHECKING:
     from flowzoo.data.source import Source
@@ -20,7 +20,7 @@ def detailed(captions: tuple[str, ...]) -> str:
     return max(captions, key=len)
 
 
-def retrieval_top1(extractor: ClipExtractor, source: "Source", n: int = 256, groups: int = 8) -> float:
+def retrieval_top1(extractor: FeatureExtractor, source: "Source", n: int = 256, groups: int = 8) -> float:
     """Share of images whose own detailed caption is the nearest of `n` distinct ones, over disjoint groups."""
     hits, start = 0, 0
     for group in range(groups):
@@ -39,7 +39,7 @@ def retrieval_top1(extractor: ClipExtractor, source: "Source", n: int = 256, gro
     return hits / (n * groups)
 
 
-def zero_shot_accuracy(extractor: ClipExtractor, source: "Source", batch_size: int = 1000) -> float:
+def zero_shot_accuracy(extractor: FeatureExtractor, source: "Source", batch_size: int = 1000) -> float:
     """Share of images of `source` whose own prompt is the nearest of all its distinct prompts (one a class)."""
     prompts = [source.prompt(i) for i in range(len(source))]
     classes = {prompt: k for k, prompt in enumerate(sorted(set(prompts)))}

@@ -73,7 +73,7 @@ class RandomFID:
         least = min(held_out.samples, held_out.n)
         if told := no_fid(least, self.network.dim):
             return f"fid_random, {told}"
-        self.network.to(held_out.extractor.device)
+        self.network.to(held_out.device)
         reference = reference_moments(self.network, held_out.source, held_out.n, self.identity, held_out.cache)
         self.references = {"fid_random": reference}
         return few_samples(least, self.network.dim)

@@ -12,7 +12,7 @@ from flowzoo.autoencoders.autoencoder import Autoencoder
 from flowzoo.autoencoders.pieces import Pieces
 from flowzoo.autoencoders.statistics import some_images
 from flowzoo.data.source import Source
-from flowzoo.metrics.extractor import ClipExtractor
+from flowzoo.metrics.extractor import FeatureExtractor
 from flowzoo.metrics.fid import FewSamples, frechet_distance, no_fid
 from flowzoo.metrics.moments import Moments
 from flowzoo.progress import track
@@ -40,7 +40,7 @@ def reconstruct(
     n: int,
     device: torch.device | str = "cpu",
     *,
-    extractor: ClipExtractor | None = None,
+    extractor: FeatureExtractor | None = None,
     perceptual: nn.Module | None = None,
     keep: int = 8,
 ) -> Reconstruction:

@@ -84,7 +84,10 @@ def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature, sup
     allowed = ", ".join(name for name in keywords if name not in supplied) or "none"
     for name in [*given, *supplied]:
         if name not in keywords and not anything:
-            raise ValueError(f"{place}.{name}: {target} has no such parameter; allowed are {allowed}")
+            raise ValueError(
+                f"{place}.{name}: {target} has no such parameter; allowed are {allowed}"
+                + (f" (~{place}.{name} leaves it out)" if name in given else "")
+            )
     if part.get("_partial_") or "_args_" in part:
         return
     for p in known:

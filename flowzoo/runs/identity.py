@@ -177,7 +177,8 @@ def autoencoder_label(part: Config, factor: int | None, channels: int | None) ->
 
 def run_name(cfg: Config) -> str:
     """<variant>-s<seed>-<hash>, of a composed config or of its resolved values."""
-    return f"{names.file_name(run_variant(cfg))}-s{cfg['seed']}-{run_hash(cfg)}"
+    formulation = names.folder_name(cfg["path"], cfg["sampler"], cfg.get("weighting"))
+    return f"{formulation}-s{cfg['seed']}-{run_hash(cfg)}"
 
 
 def run_folder(cfg: Config) -> Path:

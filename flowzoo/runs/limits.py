@@ -142,6 +142,7 @@ LIMITS: dict[str, Limit] = {
     "backbone.qk_norm": FLAG,
     "backbone.split_text": FLAG,
     "backbone.dual_attention": integer(0),
+    "autoencoder.factor": integer(1),
     "autoencoder.gain": POSITIVE,
     "autoencoder.spectrum_power": NOT_NEGATIVE,
     "data.source.image_size": either(integer(1), RECTANGLE),

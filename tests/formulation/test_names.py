@@ -14,7 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from flowzoo.formulation import declared
 from flowzoo.formulation.check import check, check_solver
 from flowzoo.formulation.formulation import Formulation
-from flowzoo.formulation.names import TABLE, VARIANTS, family, of_a_kind, parse, variant_name
+from flowzoo.formulation.names import (
+    LONGEST,
+    TABLE,
+    VARIANTS,
+    family,
+    folder_name,
+    of_a_kind,
+    parse,
+    variant_name,
+)
 from flowzoo.formulation.part import MODE_S, MODE_S_MAX
 from flowzoo.formulation.spelling import file_name
 from flowzoo.runs import variants
@@ -339,3 +348,15 @@ def test_options_of_paths_and_samplers_are_the_parts_words(composed) -> None:
 )
 def test_kinds_of_the_paper_take_other_numbers(name: str, printed: str | None) -> None:
     assert of_a_kind(name) == printed
+
+
+def test_names_of_folders_stay_short_where_parts_come_from_outside() -> None:
+    path = {"schedule": {"_target_": "mine.ShiftedCosine", "shift": 0.5}, "target": TABLE["v/cos"]["path"]["target"]}
+    law = {"_target_": "mine.LogitLaplace", "m": 0.0, "s": 0.5}
+    assert folder_name(path, law) == "v_ShiftedCosine_shift-0.50_LogitLaplace_m-0.00_s-0.50"
+    many = {**law, **{f"parameter_{i}": 0.125 for i in range(20)}}
+    assert folder_name(path, many) == "v_ShiftedCosine_LogitLaplace"
+    assert "parameter_19=0.125" in variant_name(path, many)
+    assert len(folder_name(path, {**many, "_target_": "mine." + 99 * "L"})) == LONGEST
+    for name, config in TABLE.items():
+        assert folder_name(**config) == file_name(name)
