@@ -6,7 +6,6 @@ from functools import cached_property
 
 from analysis.agreement import Agreement, agreement
 from analysis.ranking import Entry
-from analysis.results import GROUP
 from analysis.study import Study
 from analysis.tables import Table
 from analysis.words import telling
@@ -21,7 +20,8 @@ class Overview:
     """The studies of a report.
 
     Compared are the rankings of most variants: of each data set, representation and so on the first one, where it ranks
-    at least half as many variants as the largest does. A few variants with other rates would only make the table wider.
+    at least half as many variants as the largest does, and two. A few variants with other rates would only make the
+    table wider.
     """
 
     studies: Sequence[Study]
@@ -30,7 +30,7 @@ class Overview:
     def compared(self) -> list[Study]:
         first: dict[tuple[str, ...], Study] = {}
         for study in self.studies:
-            if study.ranking.ranked:
+            if len(study.ranking.ranked) > 1:
                 first.setdefault(study.key, study)
         most = max((len(study.ranking.ranked) for study in first.values()), default=0)
         return [study for study in first.values() if 2 * len(study.ranking.ranked) >= most]
@@ -39,7 +39,7 @@ class Overview:
     def _telling(self) -> list[str]:
         """The columns that tell the studies apart, no more of them than needed."""
         rows = [{name: study.told(name) for name in AMONG} for study in self.compared]
-        return telling(AMONG, rows) or list(GROUP[:1])
+        return telling(AMONG, rows) or list(AMONG[:1])
 
     def label(self, study: Study) -> str:
         """What tells a study from the others, in a few words."""
@@ -128,3 +128,11 @@ def said(entry: Entry) -> str:
         return f"{entry.rank_all:.2f} (diverged)"
     known = entry.rank_all_low is not None
     return f"{entry.rank_all:.2f}" + (f" ({entry.rank_all_low:.1f}–{entry.rank_all_high:.1f})" if known else "")
+
+
+def labels(studies: Sequence[Study]) -> list[str]:
+    """What tells each study from the others, in a few words."""
+    rows = [{name: study.told(name) for name in AMONG} | {"part": study.part} for study in studies]
+    told = telling([*AMONG, "part"], rows) or [AMONG[0]]
+    said = [" · ".join(filter(None, (row[name] for name in told))) for row in rows]
+    return [words or study.title for words, study in zip(said, studies, strict=True)]

@@ -21,6 +21,7 @@ from analysis.markup import Figures, Marks, folded, table
 from analysis.objectives import listed
 from analysis.others import other_scores
 from analysis.outputs import GENERATOR
+from analysis.overview import labels
 from analysis.overview_page import maps, overview
 from analysis.paper import CITATION
 from analysis.ranking_table import ranking
@@ -32,6 +33,7 @@ from analysis.swept_section import swept_section
 from analysis.thumbnails import thumbnails
 
 PICTURES = 3_000_000  # bytes of sample pictures, which with the chart library keeps the page under 5 MB
+MOST_LINKS = 12  # shown before they are asked for
 # The browser itself refuses anything from a network.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
@@ -63,12 +65,14 @@ def page(
     )
     here = files("analysis")
     contents = ""
-    linked = [(section.id, section.title) for section in sections] if not first else []  # which has links of its own
+    linked = list(zip((section.id for section in sections), labels(studies), strict=True))
+    linked = [] if first else linked  # which has links of its own
     linked += [(f"search{i}", search.title) for i, search in enumerate(searches)]
     if len(studies) + len(searches) > 1 and linked:
         links = " ".join(f'<a href="#{id}">{escape(name)}</a>' for id, name in linked)
         words = "Scores of different data, backbones, protocols and training do not compare."
         contents = f"<nav>{links}</nav><p class=muted>{words}</p>"
+        contents = contents if len(linked) <= MOST_LINKS else folded(f"Contents: {len(linked)}", contents)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -103,9 +107,6 @@ class _Section:
         self.study, self.id, self.pictures, self.figures = study, id, pictures, figures
         self.marks = Marks(family_colours)
         self.charts = Charts(study, family_colours)
-        parts = {"protocol": study.told("protocol"), "images": study.told("data")}
-        told = [f"{name} {key[:12]}" for name, key in parts.items() if key]
-        self.title = study.title + (f" ({', '.join(told)})" if told else "")
 
     def html(self, alone: bool) -> str:
         """Folded but for the only one of a page."""
