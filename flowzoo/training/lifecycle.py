@@ -94,7 +94,8 @@ def _train_and_score(jobs: Sequence[Job], console: Console) -> None:
     assert first.train is not None
     frozen = first.model.autoencoder.autoencoder
     # What the data are, in a few lines on the console.
-    tell(first.train, first.val, console, [("latents", frozen.told)] if isinstance(frozen, Fitted) else [])
+    more = [("latents", frozen.told)] if isinstance(frozen, Fitted) else []
+    tell(first.train, first.val, console, more + ([("GPU", first.loop.told)] if first.loop.told else []))
     for job in jobs:
         keep_data(job)
         write_density(job.run.path / "density.csv", job.model.formulation)

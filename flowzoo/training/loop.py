@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from flowzoo.data.memory import gib
 from flowzoo.runs.store import Unfit
 
 
@@ -16,7 +17,7 @@ class Loop:
     steps: int = 20_000
     batch_size: int = 128  # over all devices
     accumulate: int = 1  # parts of a batch, one after another, where all at once does not fit; no other run
-    precision: str = "auto"  # "bf16-mixed" on a GPU, "32-true" elsewhere; or one of these, or "64-true"
+    precision: str = "auto"  # "bf16-mixed" on a GPU that has it, "32-true" elsewhere; or one of these, or "64-true"
     clip_norm: float | None = 1.0  # of the gradient
     compile: bool | str = "auto"  # CUDA graphs on a GPU, nothing elsewhere
     accelerator: str = "auto"
@@ -59,8 +60,25 @@ class Loop:
 
     @property
     def is_half(self) -> bool:
-        """Whether forward and backward passes are in bf16."""
-        return self.device.type == "cuda" if self.precision == "auto" else self.precision == "bf16-mixed"
+        """Whether forward and backward passes are in bf16: `auto` says so on a GPU that computes in it."""
+        return self._has_bf16 if self.precision == "auto" else self.precision == "bf16-mixed"
+
+    @property
+    def _has_bf16(self) -> bool:
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    @property
+    def told(self) -> str:
+        """What was chosen for the GPU on which runs are trained, in a line; empty on a CPU, where nothing is."""
+        if self.device.type != "cuda":
+            return ""
+        card = torch.cuda.get_device_properties(self.device)
+        chosen = "float64" if self.is_double else "bf16, weights in float32" if self.is_half else "float32"
+        why = ""
+        if not self._has_bf16:
+            why = ", as it has no bf16" if self.precision == "auto" else ", which it only emulates" * self.is_half
+        parts = f"; {self.accumulate} parts of a batch, {self.at_once} samples at once" if self.accumulate > 1 else ""
+        return f"{card.name}, {gib(card.total_memory)}; computes in {chosen}{why}{parts}"
 
     @property
     def is_double(self) -> bool:
