@@ -39,6 +39,7 @@ from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
+from flowzoo.runs.rows import settings_of
 from flowzoo.runs.store import Run, latents_known, resolved
 from flowzoo.sizes import pair, patch_of
 from flowzoo.sources import check_cut, other_data, source_of, sources_of
@@ -188,7 +189,8 @@ def callbacks_of(cfg: DictConfig) -> list[Callback]:
 def evaluation_of(cfg: DictConfig) -> Evaluation:
     """The config groups `evaluation`, `solver`, `extractor` and `metric`."""
     told = plain(cfg.evaluation)
-    told["settings"] = [Setting(int(s["steps"]), float(s["guidance"])) for s in told["settings"]]
+    told["settings"] = [Setting(*setting) for setting in settings_of(told)]
+    told.pop("grids", None)
     return Evaluation(
         **told,
         solver=instantiate(cfg.solver),

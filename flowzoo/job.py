@@ -25,7 +25,7 @@ from flowzoo.metrics.extractor import Extractor, FeatureExtractor
 from flowzoo.metrics.fid import FID
 from flowzoo.metrics.metric import Metric
 from flowzoo.runs.store import Run
-from flowzoo.sampling.grid import Common
+from flowzoo.sampling.grid import GRIDS, Common
 from flowzoo.sampling.solver import Recombine, Solver
 from flowzoo.training.ema import EMA, Average
 from flowzoo.training.loop import Loop
@@ -61,6 +61,7 @@ class Setting:
 
     steps: int
     guidance: float
+    grid: str = ""  # of `GRIDS`; empty: the solver's own
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Evaluation:
     # class and parameters of the extractor and the autoencoder, for the protocol
     made_by: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Metric] = field(default_factory=lambda: (FID(), ClipScore()))
+
+    def solver_of(self, setting: Setting) -> Solver:
+        """The solver, on the setting's grid."""
+        solver = self.solver
+        return Solver(solver.rule, GRIDS[setting.grid](), solver.shift) if setting.grid else solver
 
 
 @dataclass(frozen=True)

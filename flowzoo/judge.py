@@ -215,6 +215,7 @@ class Sampler:
             self._generator = Generator(
                 network, formulation, judge.evaluation.solver, judge.device, judge.loop.compile_mode
             )
+        self._generator.solver = judge.evaluation.solver_of(setting)
         size = judge.evaluation.batch_size
         size = min(size, max(1, ROOM * size // len(members)))
         return judge.score(self._generator, setting, size, advance)

@@ -44,7 +44,8 @@ class Scoring:
 
     def row(self, place: Place, step: int, **numbers: Any) -> dict[str, Any]:
         """A row of results (docs/design.md has the columns); `numbers` are the cells that the samples decide."""
-        job, solver, setting = self.job, self.judge.evaluation.solver, place.setting
+        job, setting = self.job, place.setting
+        solver = self.judge.evaluation.solver_of(setting)
         return {
             "run": self.run.path.name,
             "variant": job.variant,
@@ -102,8 +103,10 @@ class Scoring:
         evaluation = judge.evaluation
         folder.mkdir(exist_ok=True)
         name = f"{place.weights}_{place.setting.steps}_steps_guidance_{place.setting.guidance:g}"
+        if place.setting.grid:
+            name += f"_{place.setting.grid}"
         if not self.as_trained:
-            solver = evaluation.solver
+            solver = evaluation.solver_of(place.setting)
             name += f"_{solver.name}_{solver.grid.name}_shift_{solver.shift:g}_{judge.protocol}"
         save_grid(folder / f"{name}.png", images)
         first = evaluation.weights[0]
@@ -149,9 +152,10 @@ def score(scorings: Mapping[int, Scoring], stack: Stack, checkpoint: str, progre
         for (i, place), one in zip(some, scores, strict=True):
             written.append(scorings[i].write(place, steps[i, place.weights], one, seconds))
         if len(runs) > 1:
-            _say_span(progress.console, written[-len(some) :], list(judge.columns))
+            _say_span(progress.console, written[-len(some) :], list(judge.columns), setting)
     if len(runs) == 1:
-        _say_table(progress.console, title, written, list(judge.columns))
+        heads = ("weights", "steps", "guidance", *(["grid"] if any(p.setting.grid for p in todo[pairs[0][0]]) else []))
+        _say_table(progress.console, title, written, heads, list(judge.columns))
 
 
 def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple[Tensor, int]:
@@ -164,7 +168,7 @@ def _row(scoring: Scoring, stack: Stack, checkpoint: str, weights: str) -> tuple
     return row.to(torch.promote_types(network.flat.dtype, torch.float32)), step
 
 
-def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], place: Setting) -> None:
     """Of all that were scored together, or of one of a stack that is scored one after another."""
     told = []
     for name in columns:
@@ -173,19 +177,22 @@ def _say_span(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequ
         elif values := [row[name] for row in rows if row[name] is not None]:
             told.append(f"{name} {_shown(min(values))} to {_shown(max(values))}")
     seconds = sum(row["seconds"] for row in rows) / len(rows)
-    setting = f"{rows[0]['steps']} steps, guidance {rows[0]['guidance']:g}"
+    setting = f"{place.steps} steps, guidance {place.guidance:g}" + (f", grid {place.grid}" if place.grid else "")
     whose = f"{rows[0]['run']}, {rows[0]['weights']}" if len(rows) == 1 else f"{len(rows)} sets of weights"
     each = "" if len(rows) == 1 else " each"
     console.print(f"{whose}, {setting}: {', '.join(told)}, {seconds:.2f} s{each}", highlight=False, soft_wrap=True)
 
 
-def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _say_table(
+    console: Console, title: str, rows: Sequence[Mapping[str, Any]], setting: Sequence[str], columns: Sequence[str]
+) -> None:
     """A line a setting; where that is too wide a line a metric, with as many settings beside one another as fit."""
-    heads = ("weights", "steps", "guidance", *columns, "seconds")
+    heads = (*setting, *columns, "seconds")
     lines = []
     for row in rows:
         numbers = [_shown(row[name]) for name in columns]
-        lines.append([row["weights"], str(row["steps"]), f"{row['guidance']:g}", *numbers, f"{row['seconds']:.1f}"])
+        place = (f"{row[name]:g}" if name == "guidance" else str(row[name]) for name in setting)
+        lines.append([*place, *numbers, f"{row['seconds']:.1f}"])
     table = Table(*heads, title=title)
     for line in lines:
         table.add_row(*line)
@@ -198,7 +205,7 @@ def _say_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], 
         some = lines[first : first + at_once]
         table = Table(heads[0], *(line[0] for line in some), title=title)
         for i, head in enumerate(heads[1:], 1):
-            table.add_row(head, *(line[i] for line in some), end_section=i == 2)
+            table.add_row(head, *(line[i] for line in some), end_section=i == len(setting) - 1)
         console.print(table)
 
 

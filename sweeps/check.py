@@ -21,7 +21,7 @@ from flowzoo.runs.identity import comparable, run_name, run_variant
 from flowzoo.runs.layout import CONFIG, FINISHED, PLAN, RESULTS, STATES, STATUS
 from flowzoo.runs.lock import LOCK, Held
 from flowzoo.runs.reading import HERE, RunFolder
-from flowzoo.runs.rows import rows_wanted
+from flowzoo.runs.rows import rows_wanted, setting_of, settings_of
 from flowzoo.runs.signals import shielded
 from flowzoo.runs.store import Run
 from sweeps.manifest import Manifest, Planned, departure
@@ -204,17 +204,16 @@ def _config_problems(folder: RunFolder, planned: Planned | None) -> Iterator[Pro
 def _missing_rows(folder: RunFolder) -> Iterator[Problem]:
     try:
         evaluation = folder.config["evaluation"]
-        settings = [(int(setting["steps"]), float(setting["guidance"])) for setting in evaluation["settings"]]
-        wanted = {(weights, *setting) for weights, setting in rows_wanted(evaluation["weights"], settings)}
-        have = {(row["weights"], int(row["steps"]), float(row["guidance"])) for row in folder.rows}
+        wanted = {(one, *setting) for one, setting in rows_wanted(evaluation["weights"], settings_of(evaluation))}
+        have = {(row["weights"], *setting_of(row, evaluation)) for row in folder.rows}
     except (LookupError, TypeError, ValueError):
         return  # said elsewhere
     if RESULTS not in folder.unreadable and (missing := wanted - have):
-        weights, steps, guidance = min(missing)
+        weights, steps, guidance, grid = min(missing)
         yield Problem(
             folder.name,
             f"is done, but results.csv lacks {len(missing)} of {len(wanted)} settings, the first of them "
-            f"{weights} weights, {steps} steps, guidance {guidance:g}",
+            f"{weights} weights, {steps} steps, guidance {guidance:g}" + (f", grid {grid}" if grid else ""),
             f"python -m flowzoo.evaluate run={folder.path}",
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowzoo.runs.columns import config_columns
 from flowzoo.runs.grouping import evenly
-from flowzoo.runs.rows import rows_wanted
+from flowzoo.runs.rows import rows_wanted, setting_of, settings_of
 from flowzoo.runs.table import Recorded, runs_of
 from sweeps.manifest import Manifest, Planned
 
@@ -88,11 +88,10 @@ class Done:
         """The number of rows that a planned run is to have and that no table has."""
         how = {key: cell for key, cell in config_columns(planned.config).items() if key.startswith(_SCORING)}
         evaluation = planned.config["evaluation"]
-        settings = [(int(one["steps"]), float(one["guidance"])) for one in evaluation["settings"]]
         have = {
-            (row["weights"], (int(row["steps"]), float(row["guidance"])))
+            (row["weights"], setting_of(row, evaluation))
             for run in self.runs.get(planned.id, [])
             for row in run.records
             if row["steps"] and all(row.get(key, "") == cell for key, cell in how.items())
         }
-        return len(set(rows_wanted(evaluation["weights"], settings)) - have)
+        return len(set(rows_wanted(evaluation["weights"], settings_of(evaluation))) - have)

@@ -17,7 +17,7 @@ from flowzoo.runs.classes import check_classes
 from flowzoo.runs.grouping import check_stack, is_stacked
 from flowzoo.runs.identity import CONTENT, content_of
 from flowzoo.runs.keys import check_keys
-from flowzoo.runs.limits import LIMITS, PLACE_LIMITS, Limit, check_limits, spelled
+from flowzoo.runs.limits import GRIDS, LIMITS, PLACE_LIMITS, Limit, check_limits, spelled
 from flowzoo.runs.text import check_text
 from flowzoo.signatures import signature_of
 from flowzoo.sizes import pair, patch_of
@@ -94,6 +94,8 @@ def check_values(values: Mapping[str, Any]) -> None:
     check_solver(values["solver"], values["path"])
     check_text(values)
     check_limits(values, limits_of(values))
+    for grid in values["evaluation"].get("grids") or []:
+        check_solver({**values["solver"], "grid": {"_target_": GRIDS[grid]}}, values["path"])
     if is_stacked(values):
         check_stack(values)
     _check_shapes(values)

@@ -67,6 +67,8 @@ NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
 BELOW_ONE = number("a number in [0, 1)", lambda x: 0 <= x < 1)
 SHARE = number("a number in [0, 1]", lambda x: 0 <= x <= 1)
 FLAG = one_of(True, False)
+_GRIDS = {"common": "Common", "path": "Path", "uniform_t": "UniformT", "karras": "Karras"}  # of solver/grid
+GRIDS = {name: f"flowzoo.sampling.grid.{kind}" for name, kind in _GRIDS.items()}
 SETTINGS = list_of(
     Limit(
         "{steps: integer of at least 1, guidance: number of at least 0}",
@@ -130,6 +132,7 @@ LIMITS: dict[str, Limit] = {
     "evaluation.grid": integer(1),
     "evaluation.weights": list_of(one_of("ema", "raw", "init")),
     "evaluation.settings": SETTINGS,
+    "evaluation.grids": either(one_of(None), list_of(one_of(*GRIDS))),
     "halving.images": list_of(integer(1)),
     "halving.eta": integer(2),
     "halving.samples": integer(2),

@@ -17,6 +17,20 @@ def metrics_of(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name not in COLUMNS]
 
 
+def settings_of(evaluation: Mapping[str, Any]) -> list[tuple[int, float, str]]:
+    """(steps, guidance, grid) of each setting of the config group `evaluation`; the grid is empty for the solver's own.
+
+    Raises LookupError, TypeError and ValueError for what is no such config.
+    """
+    settings = [(int(one["steps"]), float(one["guidance"])) for one in evaluation["settings"]]
+    return [(*setting, grid) for grid in evaluation.get("grids") or [""] for setting in settings]
+
+
+def setting_of(row: Mapping[str, str], evaluation: Mapping[str, Any]) -> tuple[int, float, str]:
+    """Which of `settings_of` a row as written belongs to. Raises as it."""
+    return int(row["steps"]), float(row["guidance"]), row["grid"] if evaluation.get("grids") else ""
+
+
 def rows_wanted(weights: Iterable[str], settings: Sequence[T]) -> list[tuple[str, T]]:
     """(weights, setting) of each row that a run is to have, by the config group `evaluation`.
 

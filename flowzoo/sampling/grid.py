@@ -68,3 +68,6 @@ class Karras(Grid):
 
     def sigmas(self, formulation: Formulation, steps: int) -> Tensor:
         return karras_levels(steps, min(SIGMA_MAX, formulation.sigma_start))
+
+
+GRIDS = {grid.name: grid for grid in (Common, Path, UniformT, Karras)}
