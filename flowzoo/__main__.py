@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("analysis.report", "write the report of runs as one HTML page"),
     "train-clip": ("flowzoo.train_clip", "train the small CLIP on images of your own"),
     "train-autoencoder": ("flowzoo.train_autoencoder", "train a KL autoencoder, whose latents backbones then see"),
+    "encode": ("flowzoo.encode", "encode a data set once: latents and text embeddings to train from"),
     "reconstruct": ("flowzoo.reconstruct", "measure how well an autoencoder gives images back"),
     "advise": ("flowzoo.advise", "tell the timestep law that data predict, before training"),
     "calibrate": ("flowzoo.calibrate", "measure how metrics answer to known damage"),

@@ -24,9 +24,9 @@ from flowzoo.autoencoders.kept import find
 from flowzoo.autoencoders.kept import load as load_kept
 from flowzoo.autoencoders.latents import Latents
 from flowzoo.autoencoders.pixels import Pixels
-from flowzoo.autoencoders.spectrum import eigenvalues, latents_of_some
+from flowzoo.autoencoders.spectrum import eigenvalues, latents_at, latents_of_some
 from flowzoo.autoencoders.statistics import ChannelStatistics
-from flowzoo.data.source import MEASURED, Source, shuffled
+from flowzoo.data.source import MEASURED, Encoded, Source, shuffled
 from flowzoo.encoders.text import TextEncoders
 from flowzoo.formulation.formulation import Formulation
 from flowzoo.formulation.mixture import LogisticMixture
@@ -218,13 +218,16 @@ def _model(
     return Model(formulation_of(cfg, about), backbone, latents, text, size)
 
 
-def try_parts(kinds: Sequence[tuple[DictConfig, int]]) -> None:
-    """Makes the autoencoder and the metrics of configs, with the channels of their images.
+def try_parts(kinds: Sequence[tuple[DictConfig, Source]]) -> None:
+    """Makes the autoencoder and the metrics of configs, for the images that they train on.
 
-    What a constructor refuses is refused before anything is written. Raises Refused.
+    What a constructor refuses is refused before anything is written, and so is what data were encoded by others.
+    Raises Refused.
     """
-    for cfg, channels in kinds:
-        makers: dict[str, Any] = {"autoencoder": partial(autoencoder_of, cfg, channels)}
+    for cfg, train in kinds:
+        makers: dict[str, Any] = {"autoencoder": partial(autoencoder_of, cfg, train.channels)}
+        if isinstance(train, Encoded):
+            makers = {"autoencoder": partial(_encoded_by, cfg, train)}
         makers |= {f"metric.{name}": partial(instantiate, part) for name, part in cfg.metric.items()}
         for place, make in makers.items():
             try:
@@ -233,6 +236,13 @@ def try_parts(kinds: Sequence[tuple[DictConfig, int]]) -> None:
                 if not isinstance(error.__cause__, ValueError | OSError | TypeError):
                     raise
                 raise Refused(f"{place}.{error.__cause__}") from error.__cause__
+
+
+def _encoded_by(cfg: DictConfig, train: Source) -> None:
+    """Raises Refused where other encoders than the config's made the data."""
+    assert isinstance(train, Encoded)
+    measured(cfg, autoencoder_of(cfg, train.channels), train, train, torch.device("cpu"))
+    train.names_of(instantiate(cfg.text))
 
 
 def formulation_of(cfg: DictConfig, about: Mapping[str, Any]) -> Formulation:
@@ -284,7 +294,18 @@ def _check_latents(folder: Path, latents: Latents) -> None:
 def measured(
     cfg: DictConfig, autoencoder: Autoencoder, train: Source, val: Source, device: torch.device
 ) -> ChannelStatistics:
-    """By which latents are normalised: of pixels as the config says, else measured. Raises Refused, as `find`."""
+    """By which latents are normalised: of pixels as the config says, else measured; of data that were encoded before as
+    they were. Raises Refused, as `find`, and where data were encoded by another autoencoder.
+    """
+    if isinstance(train, Encoded):
+        if cfg.data.mean is not None or cfg.data.std is not None:
+            raise Refused(f"data.mean={cfg.data.mean}: data {train.name} were encoded with their own; allowed is null")
+        try:
+            return load_kept(train.autoencoder, autoencoder)
+        except RunError as error:
+            raise Refused(
+                f"data {train.name} were encoded by another autoencoder than autoencoder= says: {error}"
+            ) from error
     if isinstance(autoencoder, Pixels) and cfg.data.mean is not None and cfg.data.std is not None:
         mean, std = ([255 * x for x in cfg.data[key]] for key in ("mean", "std"))
         return ChannelStatistics.given(mean, std)
@@ -323,8 +344,8 @@ def _found_out(cfgs: Sequence[DictConfig], begun: Sequence[Path], latents: Laten
         if key in known:
             found[key] = known[key]
         elif key == "deviation":
-            images = torch.from_numpy(train.images(shuffled(train, min(len(train), MEASURED))))
-            found[key] = float(latents.to(device).encode(images.to(device)).double().std())
+            indices = shuffled(train, min(len(train), MEASURED))
+            found[key] = float(latents_at(latents.to(device), train, indices, device).double().std())
             latents.to("cpu")
         else:
             found[key] = LogisticMixture.of(eigenvalues(latents_of_some(latents, train, device=device))).told

@@ -39,21 +39,21 @@ def opened(cfg: DictConfig, **settings: Any) -> tuple[Source, Source]:
 _ahead: dict[str, tuple[Source, Source]] = {}  # by the config of the data: what is open and waits for a job
 
 
-def open_ahead(cfgs: Sequence[DictConfig], check: Callable[[list[tuple[DictConfig, int]]], None]) -> None:
+def open_ahead(cfgs: Sequence[DictConfig], check: Callable[[list[tuple[DictConfig, Source]]], None]) -> None:
     """Opens the data of all runs that are not finished; the first job on them takes what is open. Raises Refused.
 
-    `check` is asked about one config of each kind of data and what looks at them, with the channels of the images.
+    `check` is asked about one config of each kind of data and what looks at them, with the images to train on.
     Where anything is refused, nothing stays open.
     """
     left = [cfg for cfg in cfgs if not Run(run_folder(cfg)).is_finished]
-    looking = ("autoencoder", "backbone", "metric")
+    looking = ("autoencoder", "backbone", "metric", "text")
     kinds = {(_told(cfg), *(str(cfg[key]) for key in looking)): cfg for cfg in left}.values()
     found: dict[str, tuple[Source, Source]] = {}
     for cfg in kinds:
         told = _told(cfg)
         found[told] = _fitting(cfg, *(found[told] if told in found else opened(cfg)))
     if kinds:
-        check([(cfg, found[_told(cfg)][0].channels) for cfg in kinds])
+        check([(cfg, found[_told(cfg)][0]) for cfg in kinds])
     _ahead.update(found)
 
 

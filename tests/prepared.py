@@ -67,6 +67,7 @@ class Prepared:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._channel.shutdown(socket.SHUT_RDWR)  # also where a forked loader process still holds it
         self._channel.close()
         self._process.wait()
 

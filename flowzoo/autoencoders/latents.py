@@ -76,12 +76,21 @@ class Latents(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """uint8 [n, C, H, W] -> float32 [n, c, h, w], normalised; float64 in a module turned double."""
+        return self.scaled(self.centred(images))
+
+    @torch.no_grad()
+    def centred(self, images: Tensor) -> Tensor:
+        """As `encode`, in units of the autoencoder, less the mean: what does not depend on `gain` and the spectrum."""
         self.latent_size((images.shape[-2], images.shape[-1]))
         with torch.autocast(images.device.type, enabled=False):  # a training loop's bf16 must not change the data
-            return self._pieces(self._encode, images, images.shape[-2] * images.shape[-1])
+            return self._pieces(self._centred, images, images.shape[-2] * images.shape[-1])
 
-    def _encode(self, images: Tensor) -> Tensor:
-        return (self.autoencoder.encode(images) - self._shift) / self._scale
+    def _centred(self, images: Tensor) -> Tensor:
+        return self.autoencoder.encode(images) - self._shift
+
+    def scaled(self, centred: Tensor) -> Tensor:
+        """What `centred` gave, in any float type -> normalised, as `encode` gives it."""
+        return centred.to(self._scale.dtype) / self._scale
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """The spectrum of what the backbone sees: eigenvalues of the covariance of latents, over all of their numbers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from flowzoo.autoencoders.latents import Latents
-from flowzoo.autoencoders.statistics import some_images
-from flowzoo.data.source import MEASURED, Source
+from flowzoo.autoencoders.statistics import some_indices
+from flowzoo.data.source import MEASURED, Encoded, Source
 from flowzoo.runs.files import Refused
 
 SIDE = 4096  # rows of the largest matrix that is decomposed, which takes seconds
@@ -25,9 +27,17 @@ def latents_of_some(
     if count < 2:
         raise Refused(f"data {source.name}: one image has no spectrum; allowed: 2 or more")
     latents.to(device)
-    found = torch.cat([latents.encode(images.to(device)).flatten(1) for images in some_images(source, count)])
+    chunks = some_indices(source, count)
+    found = torch.cat([latents_at(latents, source, chunk, device).flatten(1) for chunk in chunks])
     latents.to("cpu")
     return found
+
+
+def latents_at(latents: Latents, source: Source, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """What the backbone sees of some images, [n, c, h, w] on `device`, where `latents` is."""
+    if isinstance(source, Encoded):
+        return latents.scaled(source.latents(indices).to(device))
+    return latents.encode(torch.from_numpy(source.images(indices)).to(device))
 
 
 def eigenvalues(x: Tensor) -> Tensor:

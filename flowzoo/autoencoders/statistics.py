@@ -38,11 +38,17 @@ class ChannelStatistics:
         return cls(tuple(mean), tuple(std), (0.0,) * len(mean), (0.0,) * len(mean))
 
 
-def some_images(source: Source, count: int) -> Iterator[Tensor]:
-    """At most `count` evenly spaced images, uint8 [n, C, H, W] a chunk."""
+def some_indices(source: Source, count: int) -> Iterator[list[int]]:
+    """Of at most `count` evenly spaced images, a chunk at a time."""
     n = min(len(source), count)
     for chunk in np.array_split(np.arange(n) * len(source) // n, -(-n // _CHUNK)):
-        yield torch.from_numpy(source.images(chunk.tolist()))
+        yield chunk.tolist()
+
+
+def some_images(source: Source, count: int) -> Iterator[Tensor]:
+    """At most `count` evenly spaced images, uint8 [n, C, H, W] a chunk."""
+    for chunk in some_indices(source, count):
+        yield torch.from_numpy(source.images(chunk))
 
 
 def measure(

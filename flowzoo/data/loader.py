@@ -6,16 +6,16 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowzoo.data.memory import free_memory, gib
-from flowzoo.data.source import Source
-from flowzoo.data.textcache import Encoders, TextCache, encode
-from flowzoo.encoders.text import Text
+from flowzoo.data.source import Encoded, Source
+from flowzoo.data.textcache import TextCache, encode, rounded
+from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.progress import track
 from flowzoo.randomness import generator
 from flowzoo.runs.files import RunError
@@ -25,12 +25,12 @@ _CHUNK = 1024  # images decoded at once into the device cache
 _ROOM = 0.8  # share of the free memory that the device cache may take
 _PREFETCH = 4  # batches that a worker keeps ready
 NO_TEXT = Text((), ())
-Encode = Callable[[Tensor], Tensor]  # uint8 [n, C, H, W] -> floats [n, c, h, w], on one device
+Encode = Callable[[Tensor], Tensor]  # uint8 images, or kept latents, [n, ...] -> floats [n, c, h, w], on one device
 
 
 @dataclass
 class Batch:
-    images: Tensor  # on the device: uint8 [B, C, H, W], or floats [B, c, h, w] where they are kept encoded
+    images: Tensor  # on the device: uint8 [B, C, H, W], or floats [B, c, h, w] where they were encoded before
     text: Text  # float32, on the device
     captions: list[str] | None = None  # where they are at hand
 
@@ -97,22 +97,26 @@ class Cache(Protocol):
 class Resident:
     """`cache=device`: the whole split as one tensor on the device, decoded once; a batch is a look-up.
 
-    It holds uint8 images, or what `encode` makes of them. Raises ValueError, with the sizes, where it does not fit.
+    It holds uint8 images, or what `encode` makes of them; of an encoded source its latents, and `encode` makes of those
+    what a batch has. Raises ValueError, with the sizes, where it does not fit.
     """
 
     def __init__(
         self,
         source: Source,
-        encoders: Encoders | None,
+        encoders: TextEncoders | None,
         plan: Plan,
         device: torch.device,
         workers: int,
         encode: Encode | None,
     ) -> None:
         def read(chunk: Sequence[int]) -> Tensor:
+            if isinstance(source, Encoded):
+                return source.latents(chunk)
             images = torch.from_numpy(source.images(chunk))
             return encode(images.to(device)) if encode else images
 
+        self._scaled = encode if isinstance(source, Encoded) else None
         one = read([0])
         need, free = len(source) * one.nbytes, free_memory(device)
         if need > _ROOM * free:
@@ -136,7 +140,8 @@ class Resident:
         both = torch.stack([self._plan.indices(step), self._plan.draws(step)])
         indices, draws = both.to(self._images.device, non_blocking=True)
         text = self._text.at(indices, draws) if self._text else NO_TEXT
-        return Batch(self._images.index_select(0, indices), text)
+        images = self._images.index_select(0, indices)
+        return Batch(self._scaled(images) if self._scaled else images, text)
 
     def iterate(self, start_step: int) -> Iterator[Batch]:
         return map(self.at, count(start_step))
@@ -148,22 +153,26 @@ class Resident:
 
 
 class Streamed:
-    """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come."""
+    """`cache=none`: images decoded by `workers` processes ahead of their step, captions encoded as they come.
+
+    Of an encoded source they bring latents and text, of which `encode` makes what a batch has.
+    """
 
     longest = None
 
     def __init__(
         self,
         source: Source,
-        encoders: Encoders | None,
+        encoders: TextEncoders | None,
         plan: Plan,
         device: torch.device,
         workers: int,
         encode: Encode | None,
     ) -> None:
         self._device = device
-        self._steps = _Steps(source, plan)
+        self._steps = _Steps(source, plan, encoders)
         self._encoders = encoders
+        self._scaled = encode if isinstance(source, Encoded) else None
         self._workers = workers
 
     def at(self, step: int) -> Batch:
@@ -180,7 +189,7 @@ class Streamed:
             prefetch_factor=_PREFETCH if self._workers else None,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=leave_signals_to_the_parent,
         )
         return map(self._finish, loader)
 
@@ -189,42 +198,60 @@ class Streamed:
         other._steps = self._steps.reseeded(seed)
         return other
 
-    def _finish(self, loaded: "tuple[Tensor, list[str]] | RunError") -> Batch:
+    def _finish(self, loaded: "_Loaded | RunError") -> Batch:
         if isinstance(loaded, RunError):
             raise loaded
-        images, captions = loaded
-        text = encode(self._encoders, captions, self._device) if self._encoders else NO_TEXT
-        return Batch(images.to(self._device, non_blocking=True), text, captions)
+        images = loaded.images.to(self._device, non_blocking=True)
+        if loaded.text is not None:
+            text = rounded(loaded.text, self._device)
+        else:
+            text = encode(self._encoders, loaded.captions, self._device) if self._encoders else NO_TEXT
+        return Batch(self._scaled(images) if self._scaled else images, text, loaded.captions)
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+class _Loaded(NamedTuple):
+    """What a loader process brings of a step."""
+
+    images: Tensor
+    captions: list[str]
+    text: Text | None  # where it was encoded before
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
     """A terminal sends Ctrl-C to all processes; the one that trains still needs its batches until it has saved."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
-class _Steps(Dataset[tuple[Tensor, list[str]] | RunError]):
-    """What loader processes do: step -> images and captions, or the mistake, whose message a traceback would bury."""
+class _Steps(Dataset[_Loaded | RunError]):
+    """What loader processes do: from a step to its images and captions, or the mistake, which no traceback buries."""
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: Plan, encoders: TextEncoders | None) -> None:
         self._source = source
         self._plan = plan
+        self._encoders = encoders if isinstance(source, Encoded) else None  # who tell which text is asked for
 
     def reseeded(self, seed: int) -> "_Steps":
-        return _Steps(self._source, self._plan.reseeded(seed))
+        other = copy(self)
+        other._plan = self._plan.reseeded(seed)
+        return other
 
-    def __getitem__(self, step: int) -> tuple[Tensor, list[str]] | RunError:
-        indices = self._plan.indices(step).tolist()
+    def __getitem__(self, step: int) -> _Loaded | RunError:
+        source, indices = self._source, self._plan.indices(step).tolist()
+        draws = self._plan.draws(step).tolist()
         try:
-            images = torch.from_numpy(self._source.images(indices))
+            kept = source.latents(indices) if isinstance(source, Encoded) else torch.from_numpy(source.images(indices))
+            alternatives = map(source.captions, indices)
+            captions = [texts[draw % len(texts)] for texts, draw in zip(alternatives, draws, strict=True)]
+            text = None
+            if isinstance(source, Encoded) and self._encoders is not None:
+                text = source.text(self._encoders, source.caption_numbers(indices, draws))
         except RunError as error:
             return error
-        alternatives = map(self._source.captions, indices)
-        draws = self._plan.draws(step).tolist()
-        return images, [texts[draw % len(texts)] for texts, draw in zip(alternatives, draws, strict=True)]
+        return _Loaded(kept, captions, text)
 
 
-CACHES: dict[str, Callable[[Source, Encoders | None, Plan, torch.device, int, Encode | None], Cache]] = {
+CACHES: dict[str, Callable[[Source, TextEncoders | None, Plan, torch.device, int, Encode | None], Cache]] = {
     "device": Resident,
     "none": Streamed,
 }
@@ -234,13 +261,14 @@ class Batches:
     """The training batches of one split, from either cache; `wait` counts the seconds spent waiting for them.
 
     Without encoders the text of a batch is empty. `encode` makes what is kept in place of uint8 images where all of
-    them are kept. batch_size is that of all `world` ranks together; a rank gets its slice.
+    them are kept; of a source that was encoded before, it makes of latents what batches have. batch_size is that of all
+    `world` ranks together; a rank gets its slice.
     """
 
     def __init__(
         self,
         source: Source,
-        encoders: Encoders | None,
+        encoders: TextEncoders | None,
         *,
         batch_size: int,
         seed: int,

@@ -1,10 +1,13 @@
 """One split of a captioned image set, whatever it is read from, and the statistics of its pixels."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
+from flowzoo.encoders.text import Text, TextEncoders
 from flowzoo.runs.files import RunError
 
 MEASURED = 10_000  # images that `measure` looks at
@@ -40,6 +43,30 @@ class Source(Protocol):
 
     def prompt(self, index: int) -> str:
         """The caption under which evaluation samples (val split)."""
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """What the train split has in place of images where they were encoded before (flowzoo/data/encoded.py)."""
+
+    @property
+    def autoencoder(self) -> Path:
+        """The file of flowzoo.autoencoders.kept that says by which autoencoder, with which statistics."""
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """As `Latents.centred` of the images, [n, c, h, w], float16 or float32."""
+
+    def caption_rows(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Numbers of the captions of all images in a row, how many each image has, and how many different ones are."""
+
+    def caption_numbers(self, indices: Sequence[int], draws: Sequence[int]) -> list[int]:
+        """Of each image the number of its caption `draw mod alternatives`."""
+
+    def text(self, encoders: TextEncoders, rows: Sequence[int]) -> Text:
+        """Of captions by number, float16. Raises Refused where it was encoded by others than `encoders`."""
+
+    def names_of(self, encoders: TextEncoders) -> list[str]:
+        """What it calls the encoders of a run. Raises Refused as `text`."""
 
 
 def shuffled(source: Source, count: int) -> list[int]:

@@ -11,7 +11,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from flowzoo.data.loader import Batches
+from flowzoo.data.loader import Batches, Encode
+from flowzoo.data.source import Encoded
 from flowzoo.job import Stack
 from flowzoo.runs.files import RunError
 from flowzoo.runs.signals import Notice
@@ -56,6 +57,9 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
     assert train is not None
     # Latents are computed once where every image is seen more than once. Pixels are cheaper than what they become.
     repeats = loop.steps * loop.batch_size > len(train)
+    encode: Encode | None = model.autoencoder.encode if repeats and not model.sees_pixels else None
+    if isinstance(train, Encoded):
+        encode = model.autoencoder.scaled
 
     def stream(device: torch.device, seeds: Sequence[int], rank: int, world: int) -> list[Batches]:
         batches = Batches(
@@ -68,7 +72,7 @@ def program_of(stack: Stack, compile_mode: str | None) -> Program:
             workers=loop.workers,
             rank=rank,
             world=world,
-            encode=model.autoencoder.encode if repeats and not model.sees_pixels else None,
+            encode=encode,
         )
         return [batches, *map(batches.reseeded, seeds[1:])]
 
