@@ -14,6 +14,7 @@ from sweeps.manifest import Manifest
 from sweeps.plan import plan_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PROPER = ["autoencoder=kl", "trainer.steps=10000", "evaluation.grids=[common,path]"]
 KINDS = {"colour attribution": "attribution", "colours": "colors", "single object": "single", "two objects": "two"}
 
 
@@ -86,6 +87,7 @@ def test_the_sweeps_plan_the_runs_of_the_rows() -> None:
     [
         ("rates", "study_rates", []),
         *((f"{name}_shapes", f"study_{name}", ["autoencoder=pixels,pca,kl"]) for name in ("map", "seeds", "laws")),
+        *((f"proper_{name}_shapes", f"study_{name}", PROPER) for name in ("map", "seeds", "sigma_data")),
     ],
 )
 def test_the_plans_of_the_study_are_what_its_sweeps_plan(plan: str, sweep: str, words: list[str]) -> None:
