@@ -84,10 +84,9 @@ def _check_parameters(place: str, part: Mapping[str, Any], takes: Signature, sup
     allowed = ", ".join(name for name in keywords if name not in supplied) or "none"
     for name in [*given, *supplied]:
         if name not in keywords and not anything:
-            raise ValueError(
-                f"{place}.{name}: {target} has no such parameter; allowed are {allowed}"
-                + (f" (~{place}.{name} leaves it out)" if name in given else "")
-            )
+            # of a null Hydra says that it is not there
+            without = f" (~{place}.{name} leaves it out)" if part.get(name) is not None else ""
+            raise ValueError(f"{place}.{name}: {target} has no such parameter; allowed are {allowed}{without}")
     if part.get("_partial_") or "_args_" in part:
         return
     for p in known:
