@@ -82,7 +82,7 @@ def _optimizer(cfg: DictConfig, place: str, target: str) -> None:
             "allowed is a class that is"
         )
     if cfg.trainer.strategy == "sharded" and (isinstance(optimizer, TorchOptimizer) or optimizer.by_weight):
-        raise ValueError(needs_whole_weights(optimizer))
+        raise ValueError(needs_whole_weights(target))
 
 
 def _rate(cfg: DictConfig, place: str, target: str) -> None:

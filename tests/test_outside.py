@@ -278,3 +278,42 @@ def test_the_backbone_keeps_the_interface(outside):
     assert (out == 0).all()  # until it is trained
     with pytest.raises(ValueError, match="patch_size=3"):
         FiLM(channels=3, size=(8, 8), text=spec, patch_size=3, depth=1, width=8, heads=1)
+
+
+def test_a_rule_that_cuts_nothing_is_recombine_and_a_grid_is_even(outside):
+    from even_snr import EvenSNR
+    from thresholded import Thresholded
+
+    from flowzoo.formulation.named import formulation
+    from flowzoo.sampling.solver import Recombine, Solver
+
+    path, eps = formulation("v/cos"), torch.randn(5, 3, dtype=torch.float64)
+    own, ours = (Solver(rule, EvenSNR()).sample(lambda z, c: z.tanh(), path, eps, 7).x0
+                 for rule in (Thresholded(1e9), Recombine()))  # fmt: skip
+    torch.testing.assert_close(own, ours, rtol=1e-10, atol=1e-10)
+    assert Solver(Thresholded(0.5), EvenSNR()).sample(lambda z, c: 9 * z, path, eps, 7).x0.abs().max() <= 0.5
+    falls = EvenSNR(high=80, low=0.01).levels(path, 9)[:-1].log().diff()
+    torch.testing.assert_close(falls, falls[:1].expand(8))
+
+
+def test_the_kernel_distance_is_that_of_all_pairs(outside):
+    from kid import squared_mmd
+
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64) + 1
+    k = lambda a, b: float((a @ b / 4 + 1) ** 3)  # noqa: E731
+    within = [
+        sum(k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j) / (len(z) * (len(z) - 1))
+        for z in (x, y)
+    ]
+    across = sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
+    assert squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across)
+
+
+def test_the_autoencoder_loses_nothing_and_no_image_is_in_both_splits(outside):
+    from folded import Folded
+    from stripes import Stripes
+
+    train, val = Stripes("train"), Stripes("val")
+    images = torch.from_numpy(train.images(range(8)))
+    assert torch.equal(Folded(3, factor=4).decode(Folded(3, factor=4).encode(images)), images)
+    assert not any(torch.equal(one, other) for one in images for other in torch.from_numpy(val.images(range(8))))

@@ -281,10 +281,9 @@ def alone(name: str) -> str:
     )
 
 
-def needs_whole_weights(optimizer: AnyOptimizer) -> str:
-    """Why an optimiser is refused where processes keep shares of each weight."""
-    kind = optimizer.kind if isinstance(optimizer, TorchOptimizer) else type(optimizer)
+def needs_whole_weights(name: str) -> str:
+    """Why an optimiser is refused where processes keep shares of each weight, by the name of its class."""
     return (
-        f"optimizer={kind.__module__}.{kind.__qualname__} with trainer.strategy=sharded: it looks at whole weights, of "
+        f"optimizer={name} with trainer.strategy=sharded: it looks at whole weights, of "
         "which each process has a share; allowed: trainer.strategy=ddp"
     )

@@ -85,7 +85,7 @@ class Program(nn.Module):
             decayed = part.own(decayed.to(device).expand(flat.shape))[0]
         first = self.optimizers[0]
         if self.rows.shape != flat.shape and (not isinstance(first, RowOptimizer) or first.by_weight):
-            raise ValueError(needs_whole_weights(first))
+            raise ValueError(needs_whole_weights(type(first).__name__))
         self.updates = updates_of(self.rows, self.optimizers, self.rate, self.steps, self.network.cut, decayed)
         self.ema.start(self.rows)
         if self._restored is not None:

@@ -46,11 +46,11 @@ def last(run: Run) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "variants"), [("ddp", "rf"), ("sharded", "edm_rf,v_cos")])
-def test_two_processes_train_what_one_does_also_after_a_kill(
+def test_two_processes_train_what_one_does_in_parts_also_after_a_kill(
     prepared: Prepared, strategy: str, variants: str, tmp_path: Path, tiny_words: list[str]
 ) -> None:
     words = [*tiny_words, *STEPS, *(["trainer=stacked"] if "," in variants else [])]
-    two = [*words, *TWO, f"trainer.strategy={strategy}", "trainer.checkpoint_every=1"]
+    two = [*words, *TWO, f"trainer.strategy={strategy}", "trainer.checkpoint_every=1", "trainer.accumulate=2"]
     command = ["-m", "flowzoo.train", "-m", *two, f"variant={variants}", f"runs={tmp_path / 'two'}"]
     first = prepared.start(command, start_new_session=True)
     while first.poll() is None and not list((tmp_path / "two").glob("solo/*/checkpoints/last.ckpt")):
