@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from flowzoo.data import decoding
-from flowzoo.data.archive import File, open_archive
+from flowzoo.data.archive import Archive, File, open_archive
 from flowzoo.data.decoding import decode
 from flowzoo.data.passed import Passed, shown
 from flowzoo.data.reading import Standins, in_threads, sizes_told
-from flowzoo.data.sidecars import KINDS, TABLES, captions_beside
+from flowzoo.data.sidecars import KINDS, TABLES, Beside, captions_beside
 from flowzoo.data.source import check_split
+from flowzoo.data.wordnet import wordnet
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.sizes import pair
@@ -34,7 +35,8 @@ class Folder:
 
     `captions` says where captions come from. `classes`: from the folder that an image lies in, whose name fills
     `template`; `names` renames folders and gives synonyms ({"n01440764": ["tench", "Tinca tinca"]}), each of which is
-    one caption alternative, the first makes the prompt; a folder without an entry goes by its name, _ read as a space.
+    one caption alternative, the first makes the prompt; a folder without an entry goes by its name, _ read as a space;
+    `wordnet` names the folders that are numbers of WordNet, as ImageNet's are.
     `text`, `metadata`: from files beside the images (flowzoo/data/sidecars.py). `auto`: from those, or from classes
     where there are none. Images without a caption are left out.
 
@@ -57,7 +59,7 @@ class Folder:
         image_size: int | Sequence[int] = 32,
         captions: str = "auto",
         template: str = TEMPLATE,
-        names: Mapping[str, str | Sequence[str]] | None = None,
+        names: Mapping[str, str | Sequence[str]] | str | None = None,
         background: str = "white",
         val_fraction: float = 0.05,
         name: str = "folder",
@@ -81,7 +83,7 @@ class Folder:
         if not images:
             there = f"; it holds {', '.join(_by_suffix(others))}" if others else ""
             raise ValueError(f"{place} holds no images that can be read{there}")
-        beside = captions_beside(archive, images, captions)
+        beside = self._beside(archive, images, captions)
         self.caption_files: tuple[str, ...] = tuple(beside.files) if beside else ()
         if beside is None:
             if loose := [f.name for f in images if not f.folder]:
@@ -117,6 +119,8 @@ class Folder:
         folders = [f.folder for f in files]
         self.classes = tuple(sorted(set(folders)))
         if beside is None:
+            if isinstance(names, str):
+                names = wordnet(names, {f.folder for f in images})
             told = _class_captions({f.folder for f in images}, names or {}, template, place)
             self._captions = [told[folder] for folder in folders]
             self._nameless = [c for c in self.classes if _NUMBER.fullmatch(c) and c not in (names or {})]
@@ -189,7 +193,7 @@ class Folder:
             return []
         lines = []
         if self.caption_files:
-            tables = [name for name in self.caption_files if posixpath.basename(name).lower() in TABLES]
+            tables = [name for name in self.caption_files if not name.lower().endswith(".txt")]
             texts = len(self.caption_files) - len(tables)
             kinds = ([shown(tables)] if tables else []) + ([f"{texts:,} text files"] if texts else [])
             lines.append(("captions from", " and ".join(kinds)))
@@ -209,6 +213,10 @@ class Folder:
 
     def _captions_of(self, folder: str) -> tuple[str, ...]:
         return next(told for f, told in zip(self._files, self._captions, strict=True) if f.folder == folder)
+
+    def _beside(self, archive: Archive, images: Sequence[File], captions: str) -> Beside | None:
+        """The captions of images by their names; None where images go by their classes."""
+        return captions_beside(archive, images, captions)
 
     def _image(self, index: int) -> np.ndarray:
         return decode(self._archive.read(self._files[index]), self.size, self._background)

@@ -226,7 +226,8 @@ def check_files(values: Mapping[str, Any]) -> None:
     """Raises ValueError for data and weights that are not there, or are no weights of their class."""
     source = values["data"].get("source", {})
     given = {}
-    if declared.own_class(str(source.get("_target_"))) != "Shards":  # whose paths may be patterns and URLs
+    # whose paths may be patterns and URLs, or names on a hub
+    if declared.own_class(str(source.get("_target_"))) not in ("Shards", "HuggingFace"):
         given = {"data.source.path": source.get("path"), "data.source.val_path": source.get("val_path")}
     frozen = {key: values[key] for key in ("extractor", "autoencoder", "perceptual") if values.get(key)}
     encoders = values.get("text", {}).get("encoders", {})

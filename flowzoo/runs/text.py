@@ -13,6 +13,8 @@ TEXT = (
     *("sweep", "runs", "variant", "experiment", "run", "prompt", "prompts", "out", "output", "storage"),
     *("data.name", "data.source.name", "data.source.path", "data.source.val_path", "data.source.template"),
     *("data.source.background", "data.source.captions", "data.source.synthetic"),
+    *("data.source.annotations", "data.source.val_annotations", "data.source.image", "data.source.caption"),
+    *("data.source.config", "data.source.revision", "data.source.train_split", "data.source.val_split"),
     *("extractor.weights", "extractor.model_name"),
     *("text.encoders.*.weights", "autoencoder.weights", "perceptual.weights"),
     *("logger.project", "logger.entity", "logger.group", "logger.name", "logger.id", "logger.version"),

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from flowzoo import train
 from flowzoo.data.folder import Folder
 from flowzoo.data.reading import CorruptImages
 from flowzoo.data.source import measure
+from flowzoo.runs.config import config_loader
 
 CLASSES = ("cat", "fire_truck", "n0001")
 ROOT = Path(__file__).parents[2]
@@ -101,6 +104,30 @@ def test_captions_rename_and_take_synonyms(directory: Path) -> None:
     assert source.prompt(len(source) - 1) == "a photo of a tench"
     drawn = Folder("train", str(directory), template="{name}, drawn {badly}")
     assert drawn.prompt(0) == "cat, drawn {badly}"
+
+
+def test_wordnet_names_the_folders_of_imagenet(tmp_path: Path, refused: Callable[..., str]) -> None:
+    for k, number in enumerate(("n01440764", "n02084071", "dog")):
+        (tmp_path / number).mkdir()
+        for i in range(2):
+            (tmp_path / number / f"{i}.png").write_bytes(encoded(2 * k + i))
+    words = {"path": str(tmp_path), "val_path": str(tmp_path)}
+    with config_loader() as loader:
+        cfg = loader.load_configuration("train", ["data=imagenet"], RunMode.RUN).data
+    source = instantiate(
+        {**OmegaConf.to_container(cfg.source, resolve=False), "name": cfg.name, **words}, split="train"
+    )
+    assert [source.captions(i)[:2] for i in (0, 2, 4)] == [
+        ("a photo of a dog",),
+        ("a photo of a tench", "a photo of a Tinca tinca"),
+        ("a photo of a dog", "a photo of a domestic dog"),
+    ]
+    with pytest.raises(ValueError, match="allowed are wordnet"):
+        Folder("train", **words, names="wordnets")
+    shutil.rmtree(tmp_path / "n01440764")
+    shutil.rmtree(tmp_path / "n02084071")
+    imagenet = ["data=imagenet", *(f"data.source.{key}={value}" for key, value in words.items())]
+    assert "no folder is a number of WordNet" in refused(train.main, *imagenet, "experiment=demo", "text=words")
 
 
 def test_content_changes_the_fingerprint(directory: Path, tmp_path: Path) -> None:
