@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from flowzoo.runs.limits import OPTION_LIMITS, check_limits
 from flowzoo.runs.store import Run
 from flowzoo.runs.trained import Trained
-from flowzoo.sample import check, prompts_of
+from flowzoo.sample import check, negatives_of, prompts_of
 
 
 def asked(folder: Path, **options: Any) -> Trained:
-    given = {"prompt": None, "prompts": None, "out": None} | options
+    given = dict.fromkeys(("prompt", "prompts", "negative", "negatives", "out")) | options
     return Trained(Run(folder), SimpleNamespace(**given), OmegaConf.create())
 
 
@@ -69,3 +70,31 @@ def test_prompts_come_from_one_place(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             check(asked(tmp_path, **options))
+
+
+def test_negative_prompts_are_one_or_one_a_prompt(tmp_path):
+    two, three = tmp_path / "two", tmp_path / "three"
+    two.write_text("a red circle\n\n a blue square \n")
+    three.write_text("a\nb\nc\n")
+    assert negatives_of(asked(tmp_path, prompt="x")) is None
+    assert negatives_of(asked(tmp_path, prompts=str(two), negative="${???}, x")) == ["${???}, x"]
+    assert negatives_of(asked(tmp_path, prompt="x", negative="")) == [""]
+    assert negatives_of(asked(tmp_path, prompts=str(three), negatives=str(three))) == ["a", "b", "c"]
+    for options, words in (
+        ({"negative": "x", "negatives": str(two)}, 'allowed is one of negative="..." and negatives=FILE'),
+        ({"negatives": str(three)}, "three: 3 negative prompts for 2 prompts; allowed is one for each"),
+        ({"negatives": str(tmp_path / "none")}, "negatives=.*no such file"),
+        ({"negative": "\udcff"}, "negative=.*no text; allowed is UTF-8"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check(asked(tmp_path, prompts=str(two), **options))
+
+
+@pytest.mark.parametrize(
+    "interval", [[1, 0.5], [-1, 2], [1], 3, "all", [0, float("nan")], [float("inf")] * 2, [True, 2]]
+)
+def test_an_interval_that_is_none_is_refused(interval):
+    with pytest.raises(ValueError, match=r"interval=.*: allowed is null or \[low, high\] of sigma"):
+        check_limits({"interval": interval}, OPTION_LIMITS)
+    for allowed in (None, [0, INF], [0.2, 5], [1, 1]):
+        check_limits({"interval": allowed}, OPTION_LIMITS)

@@ -17,8 +17,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_real(value) and math.isfinite(value)
 
 
 def integer(least: int) -> Limit:
@@ -75,6 +79,10 @@ SETTINGS = list_of(
         _is_setting,
         lambda x: {**x, "guidance": NOT_NEGATIVE.form(x["guidance"])},
     )
+)
+INTERVAL = Limit(  # its high end may be infinite, where rf starts
+    "[low, high] of sigma with 0 <= low <= high, such as [0.2,5] or [0.2,inf]",
+    lambda x: isinstance(x, list) and len(x) == 2 and NOT_NEGATIVE.holds(x[0]) and _is_real(x[1]) and x[0] <= x[1],
 )
 RECTANGLE = Limit(  # a square has one spelling, as runs are named by their settings
     "[H, W] of two different ones",
@@ -168,6 +176,8 @@ OPTION_LIMITS: dict[str, Limit] = {
     "n": integer(1),
     "steps": integer(1),
     "guidance": NOT_NEGATIVE,
+    "interval": either(one_of(None), INTERVAL),
+    "batch_size": integer(1),
     "weights": one_of("ema", "raw"),
     "seed": integer(0),
     "fresh": FLAG,

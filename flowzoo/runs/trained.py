@@ -23,7 +23,7 @@ from flowzoo.runs.single import arguments_of_one
 from flowzoo.runs.store import Run, RunError, explained
 
 # Taken as typed: commas, quotes, brackets, `=` and `!` are part of a path or a prompt, and Hydra never parses them.
-AS_TYPED = ("run", "prompt", "prompts", "out")
+AS_TYPED = ("run", "prompt", "prompts", "negative", "negatives", "out")
 
 # What may be said anew about a trained run: how it is sampled and scored, on what machine, and where its data lie now.
 OPEN = (
@@ -94,7 +94,10 @@ def load_run(command: str, argv: Sequence[str], config_dir: str | None = None) -
         groups = [o for o in changes if loader.get_group_options(o.key_or_group, ObjectType.CONFIG)]
         chosen = loader.load_configuration(command, search + [str(o.input_line) for o in groups], RunMode.RUN)
 
-    vars(options).update({key: value for key, _, value in (word.partition("=") for word in typed)})
+    given = {key: value for key, _, value in (word.partition("=") for word in typed)}
+    for key in given.keys() - vars(options):
+        raise ValueError(f"{key}={given[key]}: flowzoo.{command} takes none; allowed are {', '.join(vars(options))}")
+    vars(options).update(given)
     vars(options).update((o.key_or_group, o.value()) for o in overrides if hasattr(options, o.key_or_group))
     check_limits(vars(options), OPTION_LIMITS)
     if not options.run:

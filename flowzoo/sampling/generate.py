@@ -64,11 +64,22 @@ class Generator:
         return out.to(z.dtype, copy=True)  # the next replay of a CUDA graph overwrites its output
 
     @torch.no_grad()
-    def __call__(self, noise: Tensor, text: Text, null: Text, steps: int, scale: float) -> Generated:
-        """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`."""
+    def __call__(
+        self,
+        noise: Tensor,
+        text: Text,
+        null: Text,
+        steps: int,
+        scale: float,
+        interval: tuple[float, float] | None = None,
+    ) -> Generated:
+        """`noise` [n, C, H, W] is the start noise; every sample gets `steps` steps at guidance `scale`.
+
+        `interval`: the levels (low, high] of sigma at which there is guidance; None: all.
+        """
         lead = 2 if isinstance(self.formulation, StackedFormulation) else 1
         text, null = (understood(self._backbone, told) for told in (text, null))
-        net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale, lead)
+        net = guided(self._forward, text.to(self.dtype), null.to(self.dtype), scale, lead, interval)
         sample = self.solver.sample(net, self.formulation, noise.to(self.device, self.dtype), steps)
         return Generated(sample.x0, sample.path_length, sample.nfe)
 

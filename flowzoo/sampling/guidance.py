@@ -11,7 +11,12 @@ from flowzoo.sampling.solver import Net
 
 
 def guided(
-    backbone: Callable[[Tensor, Tensor, Text], Tensor], text: Text, null: Text | None, scale: float, lead: int = 1
+    backbone: Callable[[Tensor, Tensor, Text], Tensor],
+    text: Text,
+    null: Text | None,
+    scale: float,
+    lead: int = 1,
+    interval: tuple[float, float] | None = None,
 ) -> Net:
     """uncond + scale (cond - uncond) on all channels, both in one forward of 2B where both texts are equally long.
 
@@ -19,7 +24,9 @@ def guided(
     conditional network alone and 0 the unconditional one, without a second pass. The records may hold one value for
     all, [], or one a sample, [B, 1, ...]. The result has z's dtype. `lead` is how many axes of z come before the
     data's: 2 for a stack of V variants, with z [V, B, ...], records [V, 1 or B, 1, ...] and labels [V, B]; the text is
-    the same for all. Raises ValueError where `null` is needed and None.
+    the same for all. `null` may be any other text, a negative prompt, from which guidance then leads away. With an
+    `interval` (low, high) of sigma = b/a there is guidance at levels low < sigma <= high alone, and elsewhere the
+    conditional network (Kynkaanniemi et al. 2024, arXiv 2404.07724). Raises ValueError where `null` is needed and None.
     """
 
     def inputs(z: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
@@ -28,10 +35,13 @@ def guided(
     def single(text: Text) -> Net:
         return lambda z, c: backbone(*inputs(z, c), text).to(z.dtype)
 
+    conditional = single(text)
     if scale == 1:
-        return single(text)
+        return conditional
     if null is None:
         raise ValueError(f"guidance scale {scale} needs the null text")
+    if interval is not None:
+        return _within(interval, guided(backbone, text, null, scale, lead), conditional)
     if scale == 0:
         return single(null)
 
@@ -39,8 +49,8 @@ def guided(
         return uncond + scale * (cond - uncond)  # Ho and Salimans 2022, eq. 6, with scale = 1 + w
 
     if [x.shape for x in text.tokens] != [x.shape for x in null.tokens] or text.counts != null.counts:
-        with_text, without = single(text), single(null)
-        return lambda z, c: combined(with_text(z, c), without(z, c))
+        without = single(null)
+        return lambda z, c: combined(conditional(z, c), without(z, c))
 
     both = Text(
         tuple(torch.cat(pair) for pair in zip(text.tokens, null.tokens, strict=True)),
@@ -53,5 +63,20 @@ def guided(
         samples = lead - 1  # their axis
         out = backbone(torch.cat([z_in, z_in], samples), torch.cat([label, label], samples), both)
         return combined(*out.to(z.dtype).chunk(2, samples))
+
+    return net
+
+
+def _within(interval: tuple[float, float], inside: Net, outside: Net) -> Net:
+    low, high = interval
+
+    def net(z: Tensor, c: Coefficients) -> Tensor:
+        sigma = c.b / c.a  # infinite where a = 0
+        here = (low < sigma) & (sigma <= high)
+        if here.all():
+            return inside(z, c)
+        if not here.any():
+            return outside(z, c)
+        return torch.where(here, inside(z, c), outside(z, c))  # variants of a stack, each at a level of its own
 
     return net

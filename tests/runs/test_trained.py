@@ -108,6 +108,8 @@ BAD = [
     ("evaluate", ["run=nowhere"], "no folder nowhere"),
     ("evaluate", ["run=."], "no run folder"),
     ("evaluate", ["run=RUN", "path=rf"], "path=rf: a trained run keeps its path; allowed are run, checkpoint, solver"),
+    ("evaluate", ["run=RUN", "prompt=a"], "prompt=a: flowzoo.evaluate takes none; allowed are run, checkpoint"),
+    ("sample", ["run=RUN", "interval=[2,1]"], "interval=[2, 1]: allowed is null or [low, high] of sigma"),
     ("evaluate", ["run=RUN", "trainer.steps=5"], "trainer.steps=5: a trained run keeps"),
     ("evaluate", ["run=RUN", "evaluation.sample=5"], "evaluation.sample=5"),
     ("evaluate", ["run=RUN", "evaluation.samples=0"], "evaluation.samples=0: allowed is an integer of at least 2"),

@@ -80,6 +80,33 @@ def test_no_null_is_needed_without_guidance() -> None:
         guided(Backbone(), TEXT, None, 2.0)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("sigma", [0.5, 2.0, torch.inf])
+def test_an_interval_of_all_levels_is_none_and_an_empty_one_is_no_guidance(scale: float, sigma: float) -> None:
+    c = build(TABLE["rf"]).at_sigma(sigma).to(torch.float32)
+    at = lambda scale, interval: guided(Backbone(), TEXT, NULL, scale, interval=interval)(Z, c)  # noqa: E731
+    assert_close(at(scale, (0.0, torch.inf)), at(scale, None), rtol=0, atol=0)
+    for empty in ((0.0, 0.0), (2.0, 2.0), (3.0, 4.0)):
+        assert_close(at(scale, empty), at(1.0, None), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("interval", "inside"), [((1.0, 2.0), True), ((2.0, 3.0), False), ((1.9, 2.1), True)])
+def test_an_interval_is_open_below_and_closed_above(interval: tuple[float, float], inside: bool) -> None:
+    backbone = Backbone()
+    got = guided(backbone, TEXT, NULL, 2.5, interval=interval)(Z, node())  # sigma = 2
+    assert_close(got, guided(Backbone(), TEXT, NULL, 2.5 if inside else 1.0)(Z, node()), rtol=0, atol=0)
+    assert backbone.calls == [2 * B if inside else B]
+
+
+@pytest.mark.parametrize("away", [TEXT.rows(torch.tensor([1, 2, 0])), NULL])
+def test_guidance_leads_away_from_whatever_text_is_given(away: Text) -> None:
+    cond = by_hand(TEXT)
+    assert_close(guided(Backbone(), TEXT, away, 1.0)(Z, node()), cond, rtol=0, atol=0)
+    assert_close(guided(Backbone(), TEXT, away, 0.0)(Z, node()), by_hand(away), rtol=0, atol=0)
+    assert_close(guided(Backbone(), TEXT, away, 3.0)(Z, node()), by_hand(away) + 3.0 * (cond - by_hand(away)))
+    assert_close(guided(Backbone(), TEXT, TEXT, 3.0)(Z, node()), cond)  # from itself it leads nowhere
+
+
 def test_the_dtype_of_the_state_is_kept() -> None:
     net = guided(lambda z, label, text: z.bfloat16(), TEXT, NULL, 2.0)
     assert net(Z, node()).dtype == torch.float32

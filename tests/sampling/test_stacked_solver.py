@@ -57,7 +57,8 @@ def test_a_step_that_no_variant_takes_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-def test_guidance_of_a_stack(scale: float) -> None:
+@pytest.mark.parametrize("interval", [None, (0.0, 3.0), (0.0, 1.5), (0.0, 0.5)])  # of both variants, of one, of none
+def test_guidance_of_a_stack(scale: float, interval: tuple[float, float] | None) -> None:
     forms = [build(TABLE[name]) for name in ("rf", "edm(0.00,0.60)")]
     z = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     text, null = (Text((torch.full((3, 5, 4), x),), (torch.full((3, 4), x),)) for x in (1.0, 0.0))
@@ -66,9 +67,11 @@ def test_guidance_of_a_stack(scale: float) -> None:
         assert label.shape == z.shape[:-3]
         return torch.sin(z) + label[..., None, None, None] / 1000 + text.pooled[0][..., None, None]
 
-    levels = torch.full((2, 1), 2.0, dtype=torch.float64)
+    sigmas = [1.0, 2.0]
+    levels = torch.tensor(sigmas, dtype=torch.float64)[:, None]
     c = StackedFormulation(forms).at_sigma(levels)[:, 0, None, None, None, None].to(torch.float32)
-    together = guided(backbone, text, null, scale, lead=2)(z, c)
-    for v, form in enumerate(forms):
-        alone = guided(backbone, text, null, scale)(z[v], form.at_sigma(2.0).to(torch.float32))
+    together = guided(backbone, text, null, scale, lead=2, interval=interval)(z, c)
+    for v, (form, sigma) in enumerate(zip(forms, sigmas, strict=True)):
+        c = form.at_sigma(sigma).to(torch.float32)
+        alone = guided(backbone, text, null, scale, interval=interval)(z[v], c)
         assert_close(together[v], alone)
