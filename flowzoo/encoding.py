@@ -252,7 +252,7 @@ def _image_shards(
         for _ in range(k * per, min((k + 1) * per, plan[split]), cfg.batch_size):
             images, told = _or_raise(next(loaded))
             if split == "train":
-                x = parts.latents.centred(images.to(parts.device, non_blocking=True)).cpu().numpy().astype(dtype)
+                x = parts.latents.centred(images.to(parts.device, non_blocking=True)).to(dtype).cpu().numpy()
                 if not np.isfinite(x).all():
                     raise RunError(
                         f"latents of {plan['source']['name']} do not fit dtype={plan['dtype']}: float32 does"

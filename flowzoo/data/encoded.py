@@ -32,7 +32,7 @@ from flowzoo.paths import user_path
 from flowzoo.runs.files import Refused, RunError, replace
 
 PLAN, INDEX, CAPTIONS, FORMAT = "plan.json", "index.json", "captions.safetensors", 1
-DTYPES = {"float16": np.float16, "float32": np.float32}  # of latents; text is kept in half precision always
+DTYPES = {"float16": torch.float16, "float32": torch.float32}  # of latents; text is kept in half precision always
 
 
 def shard(kind: str, number: int) -> str:

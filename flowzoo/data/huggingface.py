@@ -1,6 +1,7 @@
 """`data=hf`: what the package datasets reads at random: parquet, a folder of save_to_disk, a name on the hub."""
 
 import io
+import logging
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -148,6 +149,7 @@ def _table(path: str, config: str | None, revision: str | None, split: str) -> A
     except ImportError as error:
         raise ValueError("data=hf needs the package datasets: pip install 'flowzoo[data]'") from error
     datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each attempt at the network takes two lines
     place = user_path(path)
     parquet = [place] if place.is_file() else sorted(place.glob("**/*.parquet")) if place.is_dir() else []
     try:

@@ -8,8 +8,10 @@ import tarfile
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import numpy as np
@@ -140,6 +142,55 @@ def test_remote_tars_are_read_by_ranges_and_indexed_in_the_cache(copy: Path, tmp
     assert len(list((tmp_path / "cache" / "flowzoo" / "tars").glob("*.index"))) == 3
     memory.pipe("/bucket/00002.tar", (copy / "00001.tar").read_bytes())
     assert whole("memory://bucket/00002.tar").prompt(0) == "picture 40"
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Serves parts of files, as object stores do."""
+
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, last = map(int, self.headers.get("Range", f"bytes=0-{len(data) - 1}").removeprefix("bytes=").split("-"))
+        part = data[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def send_head(self) -> None:  # HEAD
+        self.send_response(200)
+        size = Path(self.translate_path(self.path)).stat().st_size
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_loader_processes_have_connections_of_their_own(copy: Path) -> None:
+    pytest.importorskip("aiohttp")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(copy))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{{00000..00002}}.tar"
+        try:
+            there = Batches(whole(url), None, batch_size=20, seed=0, device="cpu", cache="none", workers=2)
+            here = Batches(whole(copy), None, batch_size=20, seed=0, device="cpu", cache="none", workers=0)
+            for one, other, _ in zip(there.iterate(2), here.iterate(2), range(4), strict=False):
+                assert torch.equal(one.images, other.images)
+        finally:
+            server.shutdown()
+
+
+def test_what_does_not_come_from_elsewhere_is_no_broken_image(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/gone/0.tar", (copy / "00000.tar").read_bytes())
+    source = whole("memory://gone")
+    memory.rm("/gone/0.tar")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(RunError, match=r"memory:///gone/0\.tar or another cannot be read"):
+        source.images([0])
+    assert source.corrupt == 0
 
 
 def test_an_index_is_made_once_and_anew_when_its_tar_changes(copy: Path, tmp_path: Path) -> None:
