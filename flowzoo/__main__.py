@@ -13,6 +13,7 @@ COMMANDS = {
     "extend": ("flowzoo.extend", "go on with a finished run to more steps"),
     "evaluate": ("flowzoo.evaluate", "score a trained run in other settings"),
     "sample": ("flowzoo.sample", "draw images from a trained run"),
+    "export": ("flowzoo.export", "write a trained network for diffusers, or as safetensors"),
     "sweeps": ("sweeps", "plan, run and check many runs, search parameters"),
     "rank": ("analysis.rank", "rank formulations by FID and CLIP score"),
     "compare": ("analysis.compare", "compare two sweeps where they share runs and settings"),

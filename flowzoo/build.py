@@ -321,10 +321,16 @@ def backbone_of(cfg: DictConfig, latents: Latents, text: TextEncoders, size: tup
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(word(cfg.seed, 0, "weights"))
-        backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
-        if "patch_size" in backbone:
-            backbone["patch_size"] = patch_of(backbone["patch_size"], latents.autoencoder.factor)
-        return instantiate(backbone, channels=latents.channels, size=latents.latent_size(size), text=text.spec)
+        given = {"channels": latents.channels, "size": latents.latent_size(size), "text": text.spec}
+        return instantiate(backbone_words(cfg, latents), **given)
+
+
+def backbone_words(cfg: DictConfig, latents: Latents) -> DictConfig:
+    """The class of a backbone and its own parameters, as it is made: to `channels`, `size` and `text` of the data."""
+    backbone = {key: value for key, value in cfg.backbone.items() if key not in BESIDE["backbone"]}
+    if "patch_size" in backbone:
+        backbone["patch_size"] = patch_of(backbone["patch_size"], latents.autoencoder.factor)
+    return OmegaConf.create(backbone)
 
 
 def _asked(cfg: DictConfig) -> list[str]:

@@ -60,6 +60,11 @@ class Latents(nn.Module):
         return self.autoencoder.channels
 
     @property
+    def affine(self) -> tuple[list[float], list[float]]:
+        """(scale, shift), one number a channel: scale z + shift are the autoencoder's own latents."""
+        return self._scale.flatten().tolist(), self._shift.flatten().tolist()
+
+    @property
     def device(self) -> torch.device:
         return self._scale.device
 

@@ -1,4 +1,4 @@
-"""Weights of diffusers' SD3Transformer2DModel into an MMDiT: every name accounted for, or nothing is loaded.
+"""Weights of diffusers' SD3Transformer2DModel into an MMDiT, and back: every name accounted for, or nothing is loaded.
 
 The backbone to load into has one text encoder (the 154 x 4096 tokens and 2048 pooled features of the paper's appendix
 B.2), two streams and the `Cropped` grid:
@@ -7,17 +7,21 @@ B.2), two streams and the `Cropped` grid:
           heads=None, qk_norm=False, grid=Cropped(max_size=192, base=64))
 
 SD3.5 has qk_norm=True; its medium model (dual_attention_layers 0 to 12) dual_attention=13, max_size=384.
+
+The way back takes any grid and any number of text encoders (`to_sd3`, `sd3_text`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from math import isqrt
-from typing import NamedTuple
+from math import isqrt, prod
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowzoo.backbones.mmdit import MMDiT
-from flowzoo.backbones.positions import encode
+from flowzoo.backbones.parts import JointBlock
+from flowzoo.backbones.positions import Cropped, PositionalEncoding, encode
+from flowzoo.encoders.text import Text
 
 
 class Entry(NamedTuple):
@@ -55,6 +59,96 @@ def load_sd3(state_dict: Mapping[str, Tensor], backbone: MMDiT) -> None:
         raise ValueError("this state dict does not fit the backbone:\n  " + "\n  ".join(problems))
     converted = {e.ours: e.convert([given[name] for name in e.theirs]) for e in entries if e.ours is not None}
     backbone.load_state_dict(converted, strict=True)
+
+
+def to_sd3(backbone: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and state dict of the SD3Transformer2DModel that computes what the backbone does, at the size of its z.
+
+    On the text that `sd3_text` makes. On the `Cropped` grid other sizes are the same too; diffusers knows no other.
+    Raises ValueError where text has weights of its own for each encoder, which SD3's transformer cannot hold.
+    """
+    if type(backbone) is not MMDiT or backbone.split_text:
+        kind = "split_text=true" if isinstance(backbone, MMDiT) else type(backbone).__name__
+        raise ValueError(f"SD3Transformer2DModel holds an MMDiT of two streams, image and text, and no {kind}")
+    own, texts = backbone.state_dict(), backbone.text.linears
+    state: dict[str, Tensor] = {}
+    for entry in _entries(backbone):
+        state |= _back(entry, own[entry.ours] if entry.ours else None)
+    width = backbone.image.linear.weight.shape[0]
+    like = state["context_embedder.weight"]
+    if len(texts) > 1:  # a layer each: of features side by side, with the biases as weights of features that are 1
+        biases = torch.stack([layer.bias for layer in texts], 1)
+        state["context_embedder.weight"] = torch.cat([*(layer.weight for layer in texts), biases], 1).detach()
+        state["context_embedder.bias"] = torch.zeros_like(state["context_embedder.bias"])
+    if backbone.condition.pooled is None:  # theirs always has the layer; here it adds nothing, whatever it is given
+        for name, shape in (("linear_1", (width, 1)), ("linear_2", (width, width))):
+            state[f"time_text_embed.text_embedder.{name}.weight"] = like.new_zeros(shape)
+            state[f"time_text_embed.text_embedder.{name}.bias"] = like.new_zeros(width)
+    side, table = _table(backbone.image.positions)
+    state[TABLE] = table.to(like)
+    qkv, p = backbone.last.image.qkv, backbone.image.patch_size
+    channels = backbone.image.linear.weight.shape[1] // p**2
+    images = [*(cast(JointBlock, block).streams[0] for block in backbone.blocks), backbone.last.image]
+    config = {
+        "sample_size": p * max(backbone.image.positions.patches),
+        "patch_size": p,
+        "in_channels": channels,
+        "out_channels": channels,
+        "num_layers": len(images),
+        "attention_head_dim": width // qkv.heads,
+        "num_attention_heads": qkv.heads,
+        "joint_attention_dim": state["context_embedder.weight"].shape[1],
+        "caption_projection_dim": width,
+        "pooled_projection_dim": state["time_text_embed.text_embedder.linear_1.weight"].shape[1],
+        "pos_embed_max_size": side,
+        "dual_attention_layers": tuple(i for i, stream in enumerate(images) if stream.second is not None),
+        "qk_norm": "rms_norm" if len(qkv.norms) else None,
+    }
+    return config, state
+
+
+def sd3_text(text: Text) -> tuple[Tensor, Tensor]:
+    """What the model of `to_sd3` is given of a text: (encoder_hidden_states, pooled_projections).
+
+    Of one encoder its tokens [B, L, D]. Of n encoders all tokens in a row, [B, sum L_i, sum D_i + n]: those of encoder
+    i have its features in its own D_i columns, a 1 in column sum D_i + i, and 0 elsewhere. Pooled are all encoders'
+    side by side, [B, sum P_i], or [B, 1] zeros where there are none.
+    """
+    text = text.whole()
+    n, dims = len(text.tokens), [x.shape[-1] for x in text.tokens]
+    tokens = list(text.tokens)
+    if n > 1:
+        for i, x in enumerate(tokens):
+            wide = x.new_zeros(*x.shape[:-1], sum(dims) + n)
+            wide[..., sum(dims[:i]) : sum(dims[: i + 1])] = x
+            wide[..., sum(dims) + i] = 1
+            tokens[i] = wide
+    pooled = torch.cat(text.pooled, -1)
+    return torch.cat(tokens, 1), pooled if pooled.shape[-1] else pooled.new_zeros(len(pooled), 1)
+
+
+def _back(entry: Entry, ours: Tensor | None) -> dict[str, Tensor]:
+    """Theirs of one of ours. A conversion only moves numbers: where to, it tells when it is given their places."""
+    n = prod(entry.shape)
+    if ours is None:
+        return {name: torch.zeros(entry.shape) for name in entry.theirs}
+    places = torch.arange(len(entry.theirs) * n).reshape(-1, *entry.shape)
+    flat = torch.empty(len(places) * n, dtype=ours.dtype)
+    flat[entry.convert(list(places)).flatten()] = ours.detach().cpu().flatten()
+    return dict(zip(entry.theirs, flat.reshape_as(places).unbind(), strict=True))
+
+
+def _table(positions: PositionalEncoding) -> tuple[int, Tensor]:
+    """Side n of the square of patches that theirs stores, and it, [1, n * n, D]; theirs looks at its middle."""
+    h, w = positions.patches
+    if isinstance(positions.grid, Cropped):
+        n = positions.grid.max_size
+        return n, encode(positions.grid, n, n, positions.width)[None]
+    n = max(h, w)
+    table = torch.zeros(n, n, positions.width, dtype=torch.float64)
+    top, left = (n - h) // 2, (n - w) // 2
+    table[top : top + h, left : left + w] = encode(positions.grid, h, w, positions.width).unflatten(0, (h, w))
+    return n, table.flatten(0, 1)[None]
 
 
 def _table_problems(table: Tensor | None, backbone: MMDiT) -> list[str]:

@@ -78,12 +78,17 @@ def _beside(path: Path, content: str | bytes) -> Iterator[Path]:
             raise
 
 
-def check_output(key: str, given: str, path: Path) -> None:
-    """Raises ValueError where no PNG file can be written to `path`, which `key` names as `given`."""
+def check_output(key: str, given: str, path: Path, kind: str = "PNG") -> None:
+    """Raises ValueError where no file of this kind can be written to `path`, which `key` names as `given`."""
     if given.endswith("/") or path.is_dir():
-        raise ValueError(f"{key}={given}: this is a folder; allowed is the name of a PNG file")
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{key}={given}: allowed is the name of a PNG file, which ends in .png")
+        raise ValueError(f"{key}={given}: this is a folder; allowed is the name of a {kind} file")
+    if path.suffix.lower() != (suffix := f".{kind.lower()}"):
+        raise ValueError(f"{key}={given}: allowed is the name of a {kind} file, which ends in {suffix}")
+    check_place(key, given, path)
+
+
+def check_place(key: str, given: str, path: Path) -> None:
+    """Raises ValueError where neither a file nor a folder can be made or changed at `path`."""
     nearest = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if not nearest.is_dir():
         raise ValueError(f"{key}={given}: {nearest} is no folder; allowed is a file in a folder")

@@ -181,6 +181,7 @@ OPTION_LIMITS: dict[str, Limit] = {
     "weights": one_of("ema", "raw"),
     "seed": integer(0),
     "fresh": FLAG,
+    "format": one_of("diffusers", "safetensors"),
 }
 
 

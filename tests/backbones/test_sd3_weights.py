@@ -3,7 +3,7 @@ import torch
 
 from flowzoo.backbones.mmdit import MMDiT
 from flowzoo.backbones.positions import Cropped, Interpolated
-from flowzoo.backbones.sd3_weights import load_sd3
+from flowzoo.backbones.sd3_weights import load_sd3, sd3_text, to_sd3
 from flowzoo.encoders.text import Text, TextSpec
 
 diffusers = pytest.importorskip("diffusers")
@@ -113,3 +113,63 @@ def test_missing_table_is_named(randomise):
     del state["pos_embed.pos_embed"]
     with pytest.raises(ValueError, match=r"missing: pos_embed\.pos_embed"):
         load_sd3(state, ours(False))
+
+
+def back(net):
+    """Diffusers' own model of the weights that go there, strictly loaded."""
+    config, state = to_sd3(net)
+    model = diffusers.SD3Transformer2DModel(**config).eval()
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+TWO, WITHOUT_POOLED = TextSpec((7, 3), (20, 5), (12, 4)), TextSpec((7,), (20,), (0,))
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("dual", [0, 1, 3])
+@pytest.mark.parametrize("spec", [SPEC, TWO, WITHOUT_POOLED])
+@pytest.mark.parametrize(("size", "grid"), [((8, 8), None), ((12, 6), None), ((6, 12), None), ((8, 8), GRID)])
+def test_diffusers_computes_what_ours_does(randomise, qk_norm, dual, spec, size, grid):
+    sizes = {"patch_size": 2, "depth": 3, "width": 32, "heads": 4, "dual_attention": dual}
+    net = randomise(MMDiT(channels=5, size=size, text=spec, qk_norm=qk_norm, grid=grid, **sizes))
+    torch.manual_seed(0)
+    # a caption's empty positions are equal tokens, which ours may be told as one
+    whole = Text(
+        tuple(torch.randn(3, n, d) for n, d in zip(spec.lengths, spec.dims, strict=True)),
+        tuple(torch.randn(3, n) for n in spec.pooled),
+    )
+    for x in whole.tokens:
+        x[:, 2:] = 0
+    z, label = torch.randn(3, 5, *size), torch.tensor([0.0, 437.5, 1000.0])
+    tokens, pooled = sd3_text(whole.merged())
+    with torch.no_grad():
+        expected = net(z, label, whole)
+        out = back(net)(z, tokens, pooled, label).sample
+    assert expected.std() > 0.1
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("grid", [GRID, None])
+def test_there_and_back_is_bit_for_bit(randomise, qk_norm, grid):
+    net, other = randomise(ours(qk_norm, grid=grid)), ours(qk_norm, grid=grid)
+    load_sd3(back(net).state_dict(), other)
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_another_size_is_diffusers_on_the_cropped_grid(randomise):
+    net = randomise(ours(True))
+    z, tokens, pooled = torch.randn(2, 5, 12, 6), torch.randn(2, 7, 20), torch.randn(2, 12)
+    label = torch.tensor([3.0, 700.0])
+    with torch.no_grad():
+        out = back(net)(z, tokens, pooled, label).sample
+        torch.testing.assert_close(out, net(z, label, Text((tokens,), (pooled,))), rtol=1e-5, atol=1e-5)
+
+
+def test_what_diffusers_cannot_hold_is_refused():
+    three = MMDiT(channels=5, size=(8, 8), text=TWO, patch_size=2, depth=2, width=32, heads=4, split_text=True)
+    with pytest.raises(ValueError, match="of two streams, image and text, and no split_text=true"):
+        to_sd3(three)
+    with pytest.raises(ValueError, match="and no Linear"):
+        to_sd3(torch.nn.Linear(1, 1))
