@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tars
@@ -87,6 +88,8 @@ def test_broken_images_and_paths_outside_of_the_table(tmp_path: Path) -> None:
 def test_mistakes_get_one_line(
     parquet: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # nobody is asked, wherever this runs
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     words = ["data=hf", "experiment=demo", "text=words"]
     there = f"data.source.path={parquet}"
     for wrong, told in {
