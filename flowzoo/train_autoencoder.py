@@ -33,7 +33,7 @@ from flowzoo.runs.identity import run_hash
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.limits import NOT_NEGATIVE, integer, list_of, one_of
 from flowzoo.runs.output import follow
-from flowzoo.runs.single import checked_output, launch_single, training_folder
+from flowzoo.runs.single import checked_output, launch_single, refuse_another, training_folder
 from flowzoo.runs.store import Run
 from flowzoo.sizes import shown
 from flowzoo.sources import opened
@@ -102,9 +102,12 @@ def prepare(cfg: DictConfig) -> Prepared:
         critic = instantiate(own, image_channels=source.channels) if own else None
     except InstantiationException as error:
         raise explained(error) from error
+    if beside and beside["start"] >= loop.steps:
+        raise ValueError(f"critic.start={beside['start']}: allowed is less than trainer.steps={loop.steps}")
     adversary = Adversary(*(beside[key] for key in BESIDE["critic"])) if critic else None
     told = {key: value for key, value in cfg.items() if key not in ("output", "quality")}
     folder = training_folder(output, run_hash(told), source.fingerprint, held_out.fingerprint)
+    refuse_another(output, folder)
     return Prepared(source, held_out, network, loss, critic, adversary, loop, output, folder)
 
 

@@ -27,7 +27,7 @@ from flowzoo.runs.check import plain_values
 from flowzoo.runs.files import RunError
 from flowzoo.runs.limits import NOT_NEGATIVE, POSITIVE, Limit, check_limits, integer, one_of
 from flowzoo.runs.output import follow
-from flowzoo.runs.single import checked_output, launch_single, training_folder
+from flowzoo.runs.single import checked_output, launch_single, refuse_another, training_folder
 from flowzoo.runs.store import Run
 from flowzoo.sizes import shown
 from flowzoo.sources import opened
@@ -116,7 +116,9 @@ def prepare(cfg: DictConfig) -> Prepared:
         raise ValueError(f"clip.{where}: {error.__cause__ or error or type(error).__name__}") from error
     config = {key: value for key, value in values.items() if key not in ("output", "compile")}
     config["data"] = {key: value for key, value in config["data"].items() if key not in ("workers", "cache")}
-    return Prepared(source, held_out, architecture, augment, recipe, loop, output, config)
+    made = Prepared(source, held_out, architecture, augment, recipe, loop, output, config)
+    refuse_another(output, made.folder)
+    return made
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def begun(words: list[str], output: Path) -> int:
         os._exit(code)
 
 
+def recorded(folder: Path) -> int:
+    """Records of the training in `folder`."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*/metrics.jsonl"))
+
+
 def main() -> int:
     place, words = Path(sys.argv[1]), sys.argv[2:]
     undisturbed, killed = place / "undisturbed" / "kl.safetensors", place / "killed" / "kl.safetensors"
@@ -47,15 +52,14 @@ def main() -> int:
     assert os.waitstatus_to_exitcode(status) == 0
     draw, kills = random.Random(0), 0
     for number in range(10):
-        pid, ended = begun(words, killed), 0
-        log = next(iter(killed.parent.glob("*/metrics.jsonl")), None)
-        size = log.stat().st_size if log else 0
+        before = recorded(killed.parent)
+        pid, ended, more = begun(words, killed), 0, draw.randint(1, 6)
         while not ended and kills < KILLS:
-            time.sleep(0.005)
+            time.sleep(0.002)
             ended, status = os.waitpid(pid, os.WNOHANG)
-            log = next(iter(killed.parent.glob("*/metrics.jsonl")), None)
-            if not ended and log and log.stat().st_size != size:  # it trains
-                time.sleep(draw.uniform(0, 0.5))
+            # a resumed attempt removes the records after its checkpoint before it adds its own
+            if not ended and abs(recorded(killed.parent) - before) >= more:
+                time.sleep(draw.uniform(0, 0.02))
                 os.kill(pid, signal.SIGKILL)
                 break
         if not ended:

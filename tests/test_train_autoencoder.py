@@ -82,7 +82,7 @@ def test_killed_at_random_moments_it_goes_on_bit_for_bit(tmp_path: Path) -> None
         tmp_path,
         *words,
         "critic=patch",
-        "critic.start=9",
+        "critic.start=1",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,11 +91,29 @@ def test_killed_at_random_moments_it_goes_on_bit_for_bit(tmp_path: Path) -> None
 def test_another_config_is_another_training(tmp_path: Path) -> None:
     """What changes no weight, such as the output or the measured quality, is none."""
     folders = set()
-    for words in ([], ["loss.kl=1e-4"], ["critic=patch"], ["critic=patch", "critic.weight=0.1"], ["seed=1"]):
+    for words in (
+        [],
+        ["loss.kl=1e-4"],
+        ["critic=patch", "critic.start=1"],
+        ["critic=patch", "critic.start=0"],
+        ["seed=1"],
+    ):
         folders.add(prepared(tmp_path, *words).folder)
     assert len(folders) == 5
     for words in (["quality.images=3"], ["trainer.log_every=3"], ["loss.kl=0.000001"]):
         assert prepared(tmp_path, *words).folder == prepared(tmp_path).folder
+
+
+def test_the_file_of_another_training_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "kl.safetensors").write_text("hours of work")
+    with pytest.raises(ValueError, match="there is a file of another training"):
+        prepared(tmp_path)
+    assert (tmp_path / "kl.safetensors").read_text() == "hours of work"
+
+
+def test_a_critic_that_would_never_learn_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"critic\.start=5000: allowed is less than trainer\.steps="):
+        prepared(tmp_path, "critic=patch")
 
 
 def prepared(tmp_path: Path, *words: str) -> train_autoencoder.Prepared:

@@ -82,6 +82,9 @@ def test_the_same_command_goes_on_and_another_config_begins_anew(
     assert all(torch.equal(again[name], undisturbed[name]) for name in undisturbed)
     assert folder(tmp_path).status["attempt"] == 2
     first = folder(tmp_path).path
+    with pytest.raises(ValueError, match="there is a file of another training"):
+        train_clip.run(shapes(steps=7, batch_size=16))
+    output.unlink()
     train_clip.run(shapes(steps=7, batch_size=16))
     assert len(list(tmp_path.glob("clip-*"))) == 2
     assert Run(first).metrics()[-1]["step"] == 6

@@ -21,7 +21,7 @@ from flowzoo.runs.config import config_loader
 from flowzoo.runs.hydras import VERSION_BASE, arguments, is_question
 from flowzoo.runs.refusal import UserErrors, refuse
 from flowzoo.runs.signals import stoppable
-from flowzoo.runs.store import Diverged
+from flowzoo.runs.store import Diverged, Run
 
 
 def launch_single(command: str, run: Callable[[DictConfig], object], rate: str = "", fallback: str = "") -> NoReturn:
@@ -93,6 +93,14 @@ def checked_output(given: Any, example: str) -> Path:
     if not os.access(nearest, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"output={given}: no permission to write there")
     return path
+
+
+def refuse_another(output: Path, folder: Path) -> None:
+    """Raises ValueError where the file is there before a training begins in `folder`: it may have taken hours."""
+    if output.exists() and not Run(folder).status:
+        raise ValueError(
+            f"output={output}: there is a file of another training; allowed is another name, or to remove that file"
+        )
 
 
 def training_folder(output: Path, *told: Any) -> Path:
