@@ -152,8 +152,8 @@ class Injection:
         while engine.running() or not engine.victim.finished():
             if engine.commands < given:
                 engine.go_on()
-            elif not engine.running():
-                raise SystemExit(f"{commands} commands did not end {', '.join(engine.victim.unfinished())}")
+            elif not engine.running() and (left := engine.victim.unfinished()):  # it may have ended just now
+                raise SystemExit(f"{commands} commands did not end {', '.join(left)}")
             engine.victim.unfinished()
             if time.monotonic() > end:
                 raise SystemExit(f"not in {PATIENCE:.0f} s: {', '.join(engine.victim.unfinished())}")
