@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from flowzoo.data.folder import TEMPLATE
+from flowzoo.data.folder import TEMPLATE, check_template
 from flowzoo.data.source import check_split
 from flowzoo.paths import user_path
 from flowzoo.sizes import pair
@@ -37,8 +37,7 @@ class Cifar10:
         template: str = TEMPLATE,
         name: str = "cifar10",
     ) -> None:
-        if "{name}" not in template:
-            raise ValueError(f"template={template!r} has no {{name}} for the class name")
+        check_template(template)
         self.split, self.name, self.size = check_split(split), name, pair(image_size)
         data = _read(path, split)
         self._pixels, self._labels = data.data, data.targets

@@ -17,7 +17,7 @@ from flowzoo.data.decoding import decode
 from flowzoo.data.passed import Passed, shown
 from flowzoo.data.reading import Standins, in_threads, sizes_told
 from flowzoo.data.sidecars import KINDS, TABLES, Beside, captions_beside
-from flowzoo.data.source import check_split
+from flowzoo.data.source import check_split, check_val_fraction, in_split
 from flowzoo.data.wordnet import wordnet
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
@@ -25,6 +25,12 @@ from flowzoo.sizes import pair
 
 TEMPLATE = "a photo of a {name}"
 _NUMBER = re.compile(r"n?\d+")  # a folder's name that says nothing, such as n01440764 of ImageNet
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError for a caption without a place for the name of a class."""
+    if "{name}" not in template:
+        raise ValueError(f"template={template!r} has no {{name}} for the class name")
 
 
 class Folder:
@@ -67,10 +73,9 @@ class Folder:
         self.size = pair(image_size)
         if captions not in KINDS:
             raise ValueError(f"captions={captions!r} is not known; allowed: {', '.join(KINDS)}")
-        if "{name}" not in template:
-            raise ValueError(f"template={template!r} has no {{name}} for the class name")
-        if val_path is None and not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction={val_fraction} is out of range; allowed: between 0 and 1")
+        check_template(template)
+        if val_path is None:
+            check_val_fraction(val_fraction)
         self._background = decoding.colour(background)
         self._shared = val_path is None
         self.name = name
@@ -109,7 +114,7 @@ class Folder:
             self.passed.add(f"no images: {suffix}", *unread)
         files = images
         if val_path is None:
-            files = [f for f in files if (word("val", f.name) < val_fraction * 2**63) == (split == "val")]
+            files = [f for f in files if in_split(word("val", f.name), split, val_fraction)]
             if not files:
                 raise ValueError(
                     f"the {split} split of {place} is empty: val_fraction={val_fraction} of {len(images)} images; "
@@ -167,14 +172,7 @@ class Folder:
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""
-        out = np.empty((len(indices), 3, *self.size), np.uint8)
-
-        def fill(rows: range) -> None:
-            for row in rows:
-                out[row] = self._standins.read(int(indices[row]), self._image)
-
-        in_threads(fill, len(indices))
-        return out
+        return self._standins.images(indices, self.size, self._image)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The image's captions, or those of the image that stands for it: ask after the image, which may be broken."""

@@ -13,13 +13,12 @@ from zlib import crc32
 import numpy as np
 
 from flowzoo.data import decoding
-from flowzoo.data.archive import is_text
 from flowzoo.data.decoding import decode
-from flowzoo.data.folder import TEMPLATE
+from flowzoo.data.folder import TEMPLATE, check_template
 from flowzoo.data.passed import Passed
-from flowzoo.data.reading import Standins, in_threads, sizes_told
-from flowzoo.data.sidecars import distinct
-from flowzoo.data.source import check_split
+from flowzoo.data.reading import Standins, sizes_told
+from flowzoo.data.sidecars import captions_of
+from flowzoo.data.source import check_split, check_val_fraction, in_split
 from flowzoo.network_file import is_hub_name
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
@@ -60,21 +59,16 @@ class HuggingFace:
         name: str = "hf",
     ) -> None:
         self.size = pair(image_size)
-        if "{name}" not in template:
-            raise ValueError(f"template={template!r} has no {{name}} for the class name")
-        if val_split is None and not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction={val_fraction} is out of range; allowed: between 0 and 1")
+        check_template(template)
+        if val_split is None:
+            check_val_fraction(val_fraction)
         self._background = decoding.colour(background)
         self.split, self.name, self.path = check_split(split), name, path
         self._shared = val_split is None
         table = _table(path, config, revision, val_split if split == "val" and val_split is not None else train_split)
         self._image, self._images = image, _images(table, image, path)
         told = _told(table, caption, template, path)
-        rows = [
-            i
-            for i in range(len(told))
-            if not self._shared or (word("val", i) < val_fraction * 2**63) == (split == "val")
-        ]
+        rows = [i for i in range(len(told)) if not self._shared or in_split(word("val", i), split, val_fraction)]
         self.passed = Passed()
         self.passed.add("images without a caption", *(f"row {i}" for i in rows if not told[i]))
         self._rows = [i for i in rows if told[i]]
@@ -105,19 +99,13 @@ class HuggingFace:
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""
-        out = np.empty((len(indices), 3, *self.size), np.uint8)
         wanted = list(dict.fromkeys(self._standins.of(int(i)) for i in indices))
         ahead = dict(zip(wanted, self._bytes(wanted), strict=True))
 
         def load(i: int) -> np.ndarray:
             return decode(ahead[i] if i in ahead else self._bytes([i])[0], self.size, self._background)
 
-        def fill(rows: range) -> None:
-            for row in rows:
-                out[row] = self._standins.read(int(indices[row]), load)
-
-        in_threads(fill, len(indices))
-        return out
+        return self._standins.images(indices, self.size, load)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The image's captions, or those of the image that stands for it."""
@@ -210,9 +198,4 @@ def _told(table: Any, caption: str | None, template: str, path: str) -> list[tup
     if isinstance(feature, datasets.ClassLabel):
         names = [(template.replace("{name}", name.replace("_", " ")),) for name in feature.names]
         return [names[value] if value is not None and value >= 0 else () for value in values]
-    return [_captions(value) for value in values]
-
-
-def _captions(value: Any) -> tuple[str, ...]:
-    lines = value if isinstance(value, list) else [value]
-    return distinct([line for line in lines if isinstance(line, str) and is_text(line)])
+    return [captions_of(value) for value in values]

@@ -14,12 +14,11 @@ from zlib import crc32
 import numpy as np
 
 from flowzoo.data import decoding
-from flowzoo.data.archive import is_text
 from flowzoo.data.decoding import decode
 from flowzoo.data.passed import Passed
-from flowzoo.data.reading import Standins, cores, in_threads, sizes_told
-from flowzoo.data.sidecars import distinct
-from flowzoo.data.source import check_split
+from flowzoo.data.reading import Standins, cores, sizes_told
+from flowzoo.data.sidecars import captions_of
+from flowzoo.data.source import check_split, check_val_fraction, in_split
 from flowzoo.data.storage import Store
 from flowzoo.data.tarindex import TarIndex, index_of
 from flowzoo.progress import track
@@ -76,8 +75,8 @@ class Shards:
         share = Fraction(str(synthetic_share))
         if not 0 < share < 1 or (share * _FINEST).denominator != 1:
             raise ValueError(f"synthetic_share={synthetic_share}: allowed are 0.01 to 0.99 in steps of 0.01")
-        if val_path is None and not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction={val_fraction} is out of range; allowed: between 0 and 1")
+        if val_path is None:
+            check_val_fraction(val_fraction)
         self._background = decoding.colour(background)
         self._captions, self._synthetic, self._share = captions, synthetic, share
         self._shared = val_path is None
@@ -121,7 +120,6 @@ class Shards:
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 [n, 3, H, W]."""
-        out = np.empty((len(indices), 3, *self.size), np.uint8)
         ahead: dict[int, bytes] = {}
         if not self._store.is_local:
             wanted = list(dict.fromkeys(self._standins.of(int(i)) for i in indices))
@@ -130,12 +128,7 @@ class Shards:
         def load(i: int) -> np.ndarray:
             return decode(self._read(i) if i not in ahead else self._checked(i, ahead[i]), self.size, self._background)
 
-        def fill(rows: range) -> None:
-            for row in rows:
-                out[row] = self._standins.read(int(indices[row]), load)
-
-        in_threads(fill, len(indices))
-        return out
+        return self._standins.images(indices, self.size, load)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Those of the image, or of the one that stands for it; repeated so that each place has its share."""
@@ -228,7 +221,7 @@ def _chosen(index: TarIndex, split: str, val_fraction: float | None) -> np.ndarr
     """The rows of a tar that are in a split; all of them where val_fraction is None."""
     if val_fraction is None:
         return np.arange(len(index))
-    return np.flatnonzero((index.draw < val_fraction * 2**63) == (split == "val"))
+    return np.flatnonzero(in_split(index.draw, split, val_fraction))
 
 
 def _captions(index: TarIndex, row: int, place: str) -> tuple[str, ...]:
@@ -238,5 +231,4 @@ def _captions(index: TarIndex, row: int, place: str) -> tuple[str, ...]:
     node: Any = index.json(row)
     for key in place.removeprefix(JSON).split("."):
         node = node.get(key) if isinstance(node, dict) else None
-    lines = node if isinstance(node, list) else [node]
-    return distinct([line for line in lines if isinstance(line, str) and is_text(line)])
+    return captions_of(node)

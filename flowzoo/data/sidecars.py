@@ -153,6 +153,12 @@ def distinct(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words for line in lines if (words := " ".join(line.split()))))
 
 
+def captions_of(value: Any) -> tuple[str, ...]:
+    """What a cell of a table or of a json has for captions: a text, or the texts of a list; others are passed over."""
+    lines = value if isinstance(value, list) else [value]
+    return distinct([line for line in lines if isinstance(line, str) and is_text(line)])
+
+
 def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON allows other line ends inside a text
         if not line.strip():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -79,6 +79,17 @@ def check_split(split: str) -> str:
     if split not in ("train", "val"):
         raise ValueError(f"split={split!r} is not a split; allowed: train, val")
     return split
+
+
+def check_val_fraction(share: float) -> None:
+    """Raises ValueError for a share of the images that cannot be held out."""
+    if not 0 < share < 1:
+        raise ValueError(f"val_fraction={share} is out of range; allowed: between 0 and 1")
+
+
+def in_split(draw: Any, split: str, val_fraction: float) -> Any:
+    """Whether an image is in a split of which val is a share: of `draw`, an integer of `word` or an array of them."""
+    return (draw < val_fraction * 2**63) == (split == "val")
 
 
 def measure(source: Source) -> tuple[list[float], list[float]]:
