@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -19,22 +18,21 @@ from flowzoo.advice.picture import draw
 from flowzoo.advice.prediction import Estimate, Near, Prediction, levels, predict
 from flowzoo.autoencoders.autoencoder import Fitted
 from flowzoo.autoencoders.spectrum import latents_of_some
-from flowzoo.build import autoencoder_of, latents_of, measured
+from flowzoo.build import autoencoder_for, latents_of, measured
 from flowzoo.data.overview import tell
 from flowzoo.paths import user_path
 from flowzoo.runs.check import check_single
-from flowzoo.runs.files import check_output, explained, replace, saying
+from flowzoo.runs.files import check_output, replace, saying
 from flowzoo.runs.identity import autoencoder_label, part_identity
-from flowzoo.runs.limits import integer, one_of
+from flowzoo.runs.limits import ACCELERATOR, integer
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
-from flowzoo.sizes import shown
 from flowzoo.sources import opened
 from flowzoo.training.loop import Loop
 
 NEAR, DRAWN, SIMILAR, LARGEST = 5, 2, 5, 6  # named formulations told and drawn; findings; eigenvalues
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
-OWN_LIMITS = {"images": integer(2), "accelerator": one_of("auto", "cpu", "gpu", "cuda")}
+OWN_LIMITS = {"images": integer(2), "accelerator": ACCELERATOR}
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -44,14 +42,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         check_output("out", str(cfg.out), user_path(str(cfg.out)))
     device = Loop(accelerator=cfg.accelerator).device
     train, val = opened(cfg)
-    try:
-        autoencoder = autoencoder_of(cfg, train.channels)
-    except InstantiationException as error:
-        raise explained(error) from error
-    if any(edge % autoencoder.factor for edge in train.size):
-        raise ValueError(
-            f"autoencoder.factor={autoencoder.factor}: allowed is a divisor of {shown(train.size)}, the images' size"
-        )
+    autoencoder = autoencoder_for(cfg, train)
     console = Console()
     with console.status("measuring the spectrum"):
         latents = latents_of(cfg, autoencoder, measured(cfg, autoencoder, train, val, device))

@@ -34,14 +34,14 @@ from flowzoo.job import Evaluation, Job, Model, Setting
 from flowzoo.paths import user_path
 from flowzoo.randomness import word
 from flowzoo.runs.classes import check_callbacks
-from flowzoo.runs.files import Refused, RunError
+from flowzoo.runs.files import Refused, RunError, explained
 from flowzoo.runs.hydras import locate
 from flowzoo.runs.identity import backbone_label, part_identity, run_folder, run_variant
 from flowzoo.runs.keys import BESIDE
 from flowzoo.runs.layout import AUTOENCODER, DATA
 from flowzoo.runs.rows import settings_of
 from flowzoo.runs.store import Run, latents_known, resolved
-from flowzoo.sizes import pair, patch_of
+from flowzoo.sizes import pair, patch_of, shown
 from flowzoo.sources import check_cut, other_data, source_of, sources_of
 from flowzoo.training.checkpoint import load_into
 from flowzoo.training.loop import Loop
@@ -263,6 +263,22 @@ def autoencoder_of(cfg: DictConfig, image_channels: int) -> Autoencoder:
     """In its own units; one that is fitted knows nothing of images yet."""
     own = {key: value for key, value in cfg.autoencoder.items() if key not in BESIDE["autoencoder"]}
     return instantiate(own, image_channels=image_channels)
+
+
+def autoencoder_for(cfg: DictConfig, source: Source) -> Autoencoder:
+    """As `autoencoder_of`, for the images of a source.
+
+    Raises RunError for what its class refuses, and ValueError where its factor does not cut the images.
+    """
+    try:
+        autoencoder = autoencoder_of(cfg, source.channels)
+    except InstantiationException as error:
+        raise explained(error) from error
+    if any(edge % autoencoder.factor for edge in source.size):
+        raise ValueError(
+            f"autoencoder.factor={autoencoder.factor}: allowed is a divisor of {shown(source.size)}, the images' size"
+        )
+    return autoencoder
 
 
 def latents_of(cfg: DictConfig, autoencoder: Autoencoder, statistics: ChannelStatistics) -> Latents:

@@ -16,13 +16,13 @@ from rich.table import Table
 from flowzoo.metrics.ladders import LADDERS, Rung, climb, order
 from flowzoo.runs.check import check_single
 from flowzoo.runs.files import explained, replace, saying
-from flowzoo.runs.limits import integer, one_of
+from flowzoo.runs.limits import ACCELERATOR, integer
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import checked_output, launch_single
 from flowzoo.sources import source_of
 from flowzoo.training.loop import Loop
 
-OWN_LIMITS = {"images": integer(2), "accelerator": one_of("auto", "cpu", "gpu", "cuda")}
+OWN_LIMITS = {"images": integer(2), "accelerator": ACCELERATOR}
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

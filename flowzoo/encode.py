@@ -15,7 +15,7 @@ from flowzoo.encoding import encode_all
 from flowzoo.paths import user_path
 from flowzoo.runs.check import check_single
 from flowzoo.runs.files import saying
-from flowzoo.runs.limits import either, integer, one_of
+from flowzoo.runs.limits import ACCELERATOR, either, integer, one_of
 from flowzoo.runs.output import follow
 from flowzoo.runs.signals import shielded, stoppable
 from flowzoo.runs.single import launch_single
@@ -26,7 +26,7 @@ OWN_LIMITS = {
     "images_per_shard": integer(1),
     "batch_size": integer(1),
     "processes": either(one_of(None), integer(1)),
-    "accelerator": one_of("auto", "cpu", "gpu", "cuda"),
+    "accelerator": ACCELERATOR,
 }
 
 

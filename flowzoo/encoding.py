@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowzoo.autoencoders import kept
 from flowzoo.autoencoders.latents import Latents
-from flowzoo.build import autoencoder_of
+from flowzoo.build import autoencoder_for
 from flowzoo.data.encoded import (
     CAPTIONS,
     DTYPES,
@@ -65,8 +65,9 @@ def parts_of(cfg: DictConfig, out: Path) -> Parts:
     """Opened and built; the autoencoder is fitted and measured where nobody has done so before. Raises RunError."""
     device = Loop(accelerator=cfg.accelerator).device
     train, val = opened(cfg)
+    autoencoder = autoencoder_for(cfg, train)
     try:
-        autoencoder, text = autoencoder_of(cfg, train.channels), instantiate(cfg.text)
+        text = instantiate(cfg.text)
     except InstantiationException as error:
         raise explained(error) from error
     path = out / AUTOENCODER

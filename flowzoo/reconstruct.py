@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flowzoo.autoencoders.autoencoder import Fitted
 from flowzoo.autoencoders.perceptual import LPIPS
-from flowzoo.build import autoencoder_of, measured
+from flowzoo.build import autoencoder_for, measured
 from flowzoo.data.overview import tell
 from flowzoo.metrics.fid import few_samples, no_fid
 from flowzoo.metrics.reconstruction import LPIPS_EDGE, WINDOW, picture, reconstruct
@@ -25,7 +25,7 @@ from flowzoo.picture import save_grid
 from flowzoo.runs.check import check_single
 from flowzoo.runs.files import check_output, explained, replace, saying
 from flowzoo.runs.identity import autoencoder_label, part_identity
-from flowzoo.runs.limits import integer, one_of
+from flowzoo.runs.limits import ACCELERATOR, integer
 from flowzoo.runs.output import follow
 from flowzoo.runs.single import launch_single
 from flowzoo.sizes import shown
@@ -33,7 +33,7 @@ from flowzoo.sources import opened
 from flowzoo.training.loop import Loop
 
 SHOWN = 8  # images of the picture, above their reconstructions
-OWN_LIMITS = {"images": integer(2), "accelerator": one_of("auto", "cpu", "gpu", "cuda")}
+OWN_LIMITS = {"images": integer(2), "accelerator": ACCELERATOR}
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -43,18 +43,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         check_output("out", str(cfg.out), user_path(str(cfg.out)))
     device = Loop(accelerator=cfg.accelerator).device
     train, val = opened(cfg)
+    autoencoder = autoencoder_for(cfg, train)
     try:
-        autoencoder = autoencoder_of(cfg, train.channels)
         extractor = instantiate(cfg.extractor).to(device)
         perceptual = instantiate(cfg.perceptual).to(device) if cfg.get("perceptual") else None
     except InstantiationException as error:
         raise explained(error) from error
     if perceptual is not None and not isinstance(perceptual, LPIPS):
         raise ValueError("perceptual: allowed here is lpips, the paper's distance")
-    if any(edge % autoencoder.factor for edge in val.size):
-        raise ValueError(
-            f"autoencoder.factor={autoencoder.factor}: allowed is a divisor of {shown(val.size)}, the images' size"
-        )
     if perceptual is not None and min(val.size) < LPIPS_EDGE:
         raise ValueError(f"perceptual=lpips on images of {shown(val.size)}: allowed are edges of {LPIPS_EDGE} and more")
     measured(cfg, autoencoder, train, val, device)  # fits it where it is fitted, and refuses what training refuses

@@ -220,6 +220,11 @@ def test_other_encoders_are_refused_in_one_line(here: Path, kl: str, refused: Ca
         EncodedSet("train", "set").images([0])
 
 
+def test_images_that_the_factor_does_not_cut_are_refused(here: Path, refused: Callable[..., str]) -> None:
+    words = ["data=shapes", "data.source.image_size=18", "data.source.size=9", "autoencoder=pca", *TEXT, "out=set"]
+    assert "autoencoder.factor=4: allowed is a divisor of 18 x 18, the images' size" in refused(encode.main, *words)
+
+
 def test_what_is_not_whole_is_refused_in_one_line(here: Path, refused: Callable[..., str]) -> None:
     encoded_by("out=set", "text=words")
     latents = ["data=latents", "data.source.path=copy", "text=words", *RUN]

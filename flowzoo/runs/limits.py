@@ -69,6 +69,7 @@ def _is_setting(value: Any) -> bool:
 POSITIVE = number("a number greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
 BELOW_ONE = number("a number in [0, 1)", lambda x: 0 <= x < 1)
+ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda")
 SHARE = number("a number in [0, 1]", lambda x: 0 <= x <= 1)
 FLAG = one_of(True, False)
 _GRIDS = {"common": "Common", "path": "Path", "uniform_t": "UniformT", "karras": "Karras"}  # of solver/grid
@@ -108,7 +109,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.precision": one_of("auto", "32-true", "64-true", "bf16-mixed"),
     "trainer.clip_norm": either(one_of(None), POSITIVE),
     "trainer.compile": one_of("auto", True, False),
-    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda"),
+    "trainer.accelerator": ACCELERATOR,
     "trainer.devices": either(one_of("auto"), integer(1), list_of(integer(0))),
     "trainer.num_nodes": integer(1),
     "trainer.strategy": one_of("auto", "ddp", "sharded"),
