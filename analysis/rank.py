@@ -37,7 +37,7 @@ def load(path: Path, together: Sequence[str] = ()) -> tuple[Results, Found]:
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist; give a CSV file or a folder of runs")
-    if not path.is_dir() and not table.is_raw(table.read(path)[0]):
+    if not path.is_dir() and not table.is_raw(path):
         if together:
             raise ValueError(f"--together {together[0]}: {path} does not say how runs were trained")
         return read(path), Found()

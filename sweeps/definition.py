@@ -150,12 +150,13 @@ def load(sweep: str) -> Sweep:
     for key in ("variants", "data", "backbones", "overrides"):
         if others := [value for value in content.get(key, []) if not isinstance(value, str)]:
             raise ValueError(f"{path}: {key}: {others[0]!r}: allowed is a list of texts")
-    if unknown := [name for name in content["variants"] if not names.of_a_kind(name)]:
+    printed = {name: names.of_a_kind(name) for name in content["variants"]}
+    if unknown := [name for name, found in printed.items() if not found]:
         raise ValueError(
             f"{path}: variant {', '.join(map(repr, unknown))}: allowed are the paper's 61, rf/spectrum, and "
             f"theirs with other numbers; {names.suggestion(unknown[0])}"
         )
-    content["variants"] = [names.of_a_kind(name) for name in content["variants"]]
+    content["variants"] = [printed[name] for name in content["variants"]]
     try:
         _seeds(content.get("seeds", 1))
     except ValueError as error:

@@ -79,6 +79,7 @@ def send(
 
 
 def again(work: Callable[[], None]) -> object:
+    """What submitit asks of a job's `checkpoint`: the same work, for when the job comes back."""
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(work)

@@ -7,12 +7,14 @@ in .csv or .csv.gz.
 
 import csv
 import gzip
+import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from flowzoo.runs.columns import PROTOCOL, config_columns, is_key, leaves, tree
-from flowzoo.runs.files import csv_text, read_bytes, write_atomically
+from flowzoo.runs.files import csv_text, read_bytes, regular, write_atomically
 from flowzoo.runs.layout import AFTER_METRICS, BEFORE_METRICS, COLUMNS, FINISHED, RUN_COLUMNS, SETTING
 from flowzoo.runs.reading import RunFolder
 from flowzoo.runs.rows import lines
@@ -57,9 +59,12 @@ def is_metric(column: str) -> bool:
     return not (column in COLUMNS or column in RUN_COLUMNS or is_key(column) or column.startswith(PROTOCOL))
 
 
-def is_raw(header: Iterable[str]) -> bool:
-    """Whether these are the columns of a table of raw rows."""
-    return set(RUN_COLUMNS) < set(header)
+def is_raw(path: Path) -> bool:
+    """Whether a CSV file has the columns of a table of raw rows, by its first line. Raises as `read`."""
+    with _told(path), open(path, "rb", opener=regular) as file:
+        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        header = next(csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline="")), [])
+    return set(RUN_COLUMNS) < {name.strip() for name in header}
 
 
 def read(path: Path) -> tuple[list[str], list[tuple[int, Record]]]:
@@ -68,20 +73,26 @@ def read(path: Path) -> tuple[list[str], list[tuple[int, Record]]]:
     Raises ValueError where it is no table, and OSError.
     """
     content = read_bytes(path)
-    try:
+    with _told(path):
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         reader = csv.reader(lines(content.decode("utf-8-sig")))
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, cells) for cells in reader if cells]
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from None
     for number, cells in rows:
         if len(cells) != len(header):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}")
     if repeated := [name for name in header if header.count(name) > 1]:
         raise ValueError(f"{path} has the column {repeated[0]} twice")
     return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in rows]
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from None
 
 
 def runs_of(path: Path) -> list[Recorded]:

@@ -157,8 +157,7 @@ def check_torch(optimizer: TorchOptimizer) -> None:
         ValueError: it cannot do what training asks of it.
     """
     rows, ones = torch.ones(1, 8), torch.ones(1)
-    cut = lambda x: {"matrix": x[..., :6].unflatten(-1, (2, 3)), "vector": x[..., 6:]}  # noqa: E731
-    updates = [TorchUpdates(x, optimizer, _Constant(), 2, cut) for x in (rows, rows.clone())]
+    updates = [TorchUpdates(x, optimizer, _Constant(), 2, _cut_in_two) for x in (rows, rows.clone())]
     updates[0].update(torch.full((1, 8), 0.5), ones, ones > 0)
     file = io.BytesIO()
     torch.save(updates[0].state(), file)
@@ -179,10 +178,9 @@ def check_rows(optimizer: RowOptimizer) -> None:
     Raises:
         ValueError: the one does not move as it does alone, or the other moves.
     """
-    cut = lambda x: {"matrix": x[..., :6].unflatten(-1, (2, 3)), "vector": x[..., 6:]}  # noqa: E731
     alive = torch.tensor([True, False])
     both, one = torch.ones(2, 8), torch.ones(1, 8)
-    pair, single = (RowUpdates(x, [optimizer] * len(x), _Constant(), 2, cut) for x in (both, one))
+    pair, single = (RowUpdates(x, [optimizer] * len(x), _Constant(), 2, _cut_in_two) for x in (both, one))
     for size in (0.5, 0.25):
         pair.update(torch.full((2, 8), size), torch.ones(2), alive)
         single.update(torch.full((1, 8), size), torch.ones(1), alive[:1])
@@ -192,6 +190,11 @@ def check_rows(optimizer: RowOptimizer) -> None:
         raise ValueError("a variant moves otherwise beside another than alone; allowed is the same formula")
     if not torch.equal(both[1:], torch.ones(1, 8)):
         raise ValueError("a variant moves whose rate and gradient are 0; allowed are steps in proportion to lr")
+
+
+def _cut_in_two(x: Tensor) -> dict[str, Tensor]:
+    """[.., 8] as a matrix of six weights and a vector of two."""
+    return {"matrix": x[..., :6].unflatten(-1, (2, 3)), "vector": x[..., 6:]}
 
 
 class _Constant:
